@@ -1,0 +1,55 @@
+"""What every filter is: settings that turn stored columns into a score per sample, and ranges that turn it into votes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+Bounds = tuple[float | None, float | None] | str
+"""`keep:` or `drop:` of a filter: [low, high], closed, None for open; or "top 30%", "bottom 40%", "above reference 5%",
+"below reference 1%"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Base of all filters: frozen settings over score tables; changing them measures nothing again.
+
+    The name of the file that defines a filter is its kind. The class docstring begins with "Score:" and gives the
+    score's unit, range and which way is better.
+
+    Attributes:
+        keep: scores that vote keep (+1); the complement of `drop` where only `drop` is given.
+        drop: scores that vote drop (-1); the complement of `keep` where only `keep` is given.
+        require: a veto: samples this filter votes to drop are dropped, and it stays out of the label model.
+        aspect: filters that judge the same thing share an aspect; P(keep) is the product over aspects.
+    """
+
+    keep: Bounds | None = None
+    drop: Bounds | None = None
+    require: bool = False
+    aspect: str = "quality"
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    @property
+    def kind(self) -> str:
+        """The name of the file that defines this filter."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that `score` needs, as `<scorer>.<column>`."""
+        raise NotImplementedError
+
+    def score(self, columns: Mapping[str, pa.Array]) -> np.ndarray:
+        """Reduces n rows of columns to one number each.
+
+        Args:
+            columns: the columns named by `reads`, n rows each; null where a sample was rejected or skipped.
+
+        Returns:
+            (n,) float32; NaN means "cannot judge" and makes the filter abstain.
+        """
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""Moves: shards -> batches -> score tables -> votes -> decisions -> shards, as Beam pipelines over shards."""

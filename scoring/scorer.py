@@ -1,0 +1,126 @@
+"""What every scorer is: settings that measure a batch of samples as columns of numbers."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+Column = np.ndarray | pa.Array
+"""n values of one column: an array, or an arrow array where values are text, lists or may be null."""
+
+
+class SampleError(Exception):
+    """One sample cannot be measured; its message becomes the sample's reject reason and the run goes on."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive samples of one shard, as one scorer sees them.
+
+    Rejected samples are left out, so that n is at most the configured batch size.
+
+    Attributes:
+        uids: (n,) 32 hex digits each.
+        captions: (n,) texts, never empty.
+        pictures: (n,) what this scorer's `prepare` made of each picture; empty for a scorer that reads no pictures.
+    """
+
+    uids: Sequence[str]
+    captions: Sequence[str]
+    pictures: Sequence[Any] = ()
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Base of all scorers: frozen settings, so that a scorer compares, pickles small and travels to any worker.
+
+    The name of the file that defines a scorer is its kind. The class docstring begins with "Columns:" and gives, for
+    each column, its unit, its range and which way is better. A score must not depend on the other samples of its batch.
+
+    Attributes:
+        version: raised by one whenever the numbers change for the same settings.
+        reads_pictures: False promises that no picture needs to be decoded.
+        uses_device: whether numbers depend on the device class (cpu or cuda) they were measured on.
+    """
+
+    version: ClassVar[int] = 1
+    reads_pictures: ClassVar[bool] = False
+    uses_device: ClassVar[bool] = False
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    @property
+    def kind(self) -> str:
+        """The name of the file that defines this scorer."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def columns(self) -> Mapping[str, pa.DataType]:
+        """Column names and their arrow types, in the order they are written."""
+        raise NotImplementedError
+
+    def identity(self) -> dict[str, Any]:
+        """Everything in the settings that changes the numbers; a scorer with weights adds their digest."""
+        return dataclasses.asdict(self)
+
+    def load(self, device: str) -> Any:
+        """Loads what `prepare` and `score` need, once per worker.
+
+        Args:
+            device: "cpu" or "cuda".
+
+        Returns:
+            The model, or None for scorers that need none.
+        """
+        return None
+
+    def prepare(self, picture: Image.Image, model: Any) -> Any:
+        """Turns one decoded picture into what `score` needs of it; called in the read-ahead threads.
+
+        Args:
+            picture: the picture, decoded once for all scorers, mode RGB.
+            model: what `load` returned.
+
+        Returns:
+            Something small, since a whole batch of it is kept; the decoded picture itself is let go.
+
+        Raises:
+            SampleError: this picture cannot be measured.
+        """
+        return picture
+
+    def score(self, batch: Batch, model: Any) -> Mapping[str, Column]:
+        """Measures n samples.
+
+        Args:
+            batch: n samples.
+            model: what `load` returned.
+
+        Returns:
+            The columns named by `columns`, n values each; NaN means "cannot judge".
+        """
+        raise NotImplementedError
+
+
+def fingerprint(scorer: Scorer, device: str) -> str:
+    """Names a score table: 8 hex digits of all that changes its numbers.
+
+    Args:
+        scorer: the scorer's settings.
+        device: the device class, "cpu" or "cuda"; it counts only where `uses_device` says that numbers depend on it.
+
+    Returns:
+        The first 8 hex digits of a sha256.
+    """
+    identity = {"kind": scorer.kind, "version": scorer.version, "settings": scorer.identity()}
+    if scorer.uses_device:
+        identity["device"] = device
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
