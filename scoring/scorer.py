@@ -5,13 +5,13 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-Column = np.ndarray | pa.Array
+Column: TypeAlias = np.ndarray | pa.Array
 """n values of one column: an array, or an arrow array where values are text, lists or may be null."""
 
 
@@ -70,6 +70,13 @@ class Scorer:
     def identity(self) -> dict[str, Any]:
         """Everything in the settings that changes the numbers; a scorer with weights adds their digest."""
         return dataclasses.asdict(self)
+
+    def check(self) -> None:
+        """Looks for what is wrong with the settings, at little cost and before anything is loaded.
+
+        Raises:
+            ValueError: what is wrong, and the remedy.
+        """
 
     def load(self, device: str) -> Any:
         """Loads what `prepare` and `score` need, once per worker.

@@ -1,0 +1,146 @@
+"""What holds of every scorer, whoever adds it: every file of the folder is found and tried."""
+
+import dataclasses
+import importlib
+import pickle
+import pkgutil
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import chaffinch.scoring
+from chaffinch.scoring.scorer import Batch, Scorer, fingerprint
+
+# Settings to try a kind with, where some have no default; {checkpoint} stands for a small model's file of weights.
+SETTINGS: dict[str, dict] = {
+    "clip": {"model": "ViT-S-32-alt", "pretrained": "{checkpoint}", "embeddings": True},
+}
+
+# By how much a number may differ between a sample alone and in a batch; float16 columns are as coarse as 5e-4.
+TOLERANCES: dict[tuple[str, str], float] = {
+    ("clip", "similarity"): 1e-5,
+    ("clip", "image_embedding"): 5e-4,
+    ("clip", "caption_embedding"): 5e-4,
+}
+
+CAPTIONS = [
+    "A brown dog runs along the beach with a ball in its mouth",
+    "Ein Hund rennt am Strand entlang",
+    "IMG_0031.JPG",
+    "word " * 300,
+    "一只狗在海滩上奔跑",
+]
+
+
+def find_scorers() -> list[type[Scorer]]:
+    found = []
+    for module in pkgutil.iter_modules(chaffinch.scoring.__path__):
+        if not module.ispkg:
+            loaded = importlib.import_module(f"chaffinch.scoring.{module.name}")
+            classes = [value for value in vars(loaded).values() if isinstance(value, type)]
+            found += [value for value in classes if issubclass(value, Scorer) and value.__module__ == loaded.__name__]
+    return [kind for kind in found if kind is not Scorer]
+
+
+@pytest.fixture(scope="module", params=find_scorers(), ids=lambda kind: kind.__name__)
+def scorer(request, checkpoint) -> Scorer:
+    kind = request.param.__module__.rpartition(".")[2]
+    required = [field.name for field in dataclasses.fields(request.param) if field.default is dataclasses.MISSING]
+    settings = SETTINGS.get(kind, {})
+    assert set(required) <= set(settings), f"{kind} needs settings to be tried with: add them to SETTINGS"
+    return request.param(
+        **{
+            name: value.format(checkpoint=checkpoint) if isinstance(value, str) else value
+            for name, value in settings.items()
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def model(scorer):
+    return scorer.load("cpu")
+
+
+def measure(scorer: Scorer, model, captions, pictures) -> dict:
+    prepared = [scorer.prepare(picture, model) for picture in pictures] if scorer.reads_pictures else []
+    uids = [f"{index:032x}" for index in range(len(captions))]
+    return dict(scorer.score(Batch(uids, captions, prepared), model))
+
+
+def arrow(values, kind: pa.DataType) -> pa.Array:
+    return values if isinstance(values, pa.Array) else pa.array(values, kind)
+
+
+def numbers(values) -> object:
+    """Nested lists of plain values, to compare."""
+    return values.to_pylist() if isinstance(values, pa.Array) else values.tolist()
+
+
+def test_the_folder_has_scorers():
+    assert {"Captions", "Pictures", "Clip"} <= {kind.__name__ for kind in find_scorers()}
+
+
+def test_settings_are_frozen_compare_and_pickle_small(scorer):
+    assert pickle.loads(pickle.dumps(scorer)) == scorer
+    assert hash(pickle.loads(pickle.dumps(scorer))) == hash(scorer)
+    assert len(pickle.dumps(scorer)) < 600
+    for field in [*dataclasses.fields(scorer), None]:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(scorer, field.name if field else "anything", 1)
+
+
+def test_the_docstring_describes_every_column(scorer):
+    assert type(scorer).__doc__.startswith("Columns:")
+    for name in scorer.columns:
+        assert name in type(scorer).__doc__, name
+
+
+def test_the_settings_pass_their_own_check_and_have_a_fingerprint(scorer):
+    scorer.check()
+    name = fingerprint(scorer, "cpu")
+    assert len(name) == 8
+    assert name == fingerprint(pickle.loads(pickle.dumps(scorer)), "cpu")
+    assert (fingerprint(scorer, "cuda") != name) == scorer.uses_device
+
+
+def test_columns_have_the_promised_names_types_and_lengths(scorer, model, photos):
+    for n in (len(CAPTIONS), 1):
+        columns = measure(scorer, model, CAPTIONS[:n], photos[:n])
+        assert list(columns) == list(scorer.columns)
+        for name, kind in scorer.columns.items():
+            values = columns[name]
+            assert len(values) == n, name
+            assert (values.type if isinstance(values, pa.Array) else pa.from_numpy_dtype(values.dtype)) == kind, name
+
+
+def test_no_samples_give_empty_columns(scorer, model):
+    columns = measure(scorer, model, [], [])
+    for name, kind in scorer.columns.items():
+        values = arrow(columns[name], kind)
+        assert (len(values), values.type) == (0, kind)
+
+
+def test_scores_do_not_depend_on_the_neighbours(scorer, model, photos):
+    together = measure(scorer, model, CAPTIONS, photos)
+    again = measure(scorer, model, CAPTIONS, photos)
+    backwards = measure(scorer, model, CAPTIONS[::-1], photos[::-1])
+    for name in scorer.columns:
+        tolerance = TOLERANCES.get((scorer.kind, name), 0)
+        values = numbers(together[name])
+        assert str(numbers(again[name])) == str(values), name  # as text, where NaN equals NaN
+        alone = [
+            numbers(measure(scorer, model, [caption], [photo])[name])[0]
+            for caption, photo in zip(CAPTIONS, photos, strict=True)
+        ]
+        for other in (alone, numbers(backwards[name])[::-1]):
+            if tolerance:
+                np.testing.assert_allclose(np.array(other), np.array(values), rtol=0, atol=tolerance, err_msg=name)
+            else:
+                assert str(other) == str(values), name
+
+
+def test_float_columns_hold_no_infinity(scorer, model, photos):
+    for name, values in measure(scorer, model, CAPTIONS, photos).items():
+        if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+            assert not np.isinf(values).any(), name
