@@ -1,0 +1,179 @@
+"""Everything learned from a pool, as plain numbers that judge any other rows the same way: what fitted.json holds."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from chaffinch.filters.cut import Cut, quantise
+from chaffinch.filters.ensemble import Ensemble
+from chaffinch.filters.label_models.label_model import LabelModel
+from chaffinch.filters.ranges import FittedRanges, Interval
+from chaffinch.filters.statistics import Ranks
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The frozen judgement.
+
+    Attributes:
+        names: (m,) the filters, in the order of the config.
+        required: (m,) whether each vetoes.
+        ranges: (m,) each filter's ranges.
+        ranks: filter -> ranks of its scores in the pool, for the soft score.
+        ensemble: label models over the filters that do not veto.
+        uncovered: whether samples on which every filter abstains may be kept.
+        cut: which samples are kept.
+    """
+
+    names: Sequence[str]
+    required: Sequence[bool]
+    ranges: Sequence[FittedRanges]
+    ranks: Mapping[str, Ranks]
+    ensemble: Ensemble
+    uncovered: bool
+    cut: Cut
+
+    @property
+    def judges(self) -> list[int]:
+        """Positions of the filters that do not veto."""
+        return [index for index, required in enumerate(self.required) if not required]
+
+    def votes(self, scores: Sequence[np.ndarray]) -> np.ndarray:
+        """All filters' votes.
+
+        Args:
+            scores: (m,) arrays of n float32 scores.
+
+        Returns:
+            (n samples, m filters) int8, contiguous by filter.
+        """
+        return np.stack([ranges.vote(score) for ranges, score in zip(self.ranges, scores, strict=True)], axis=1)
+
+    def vetoed(self, votes: np.ndarray) -> np.ndarray:
+        """Which samples a required filter drops: (n,) bool."""
+        columns = [index for index, required in enumerate(self.required) if required]
+        return np.asarray((votes[:, columns] == -1).any(axis=1))
+
+    def soft_scores(self, scores: Sequence[np.ndarray]) -> np.ndarray:
+        """Orders samples of equal probability: the label-model-weighted mean of the filters' pool ranks.
+
+        Each filter's rank is turned so that more is better; a band gives 1 inside, 0 outside, 0.5 between. Filters that
+        cannot judge a sample are left out of its mean.
+
+        Args:
+            scores: (m,) arrays of n float32 scores.
+
+        Returns:
+            (n,) uint32, higher is better.
+        """
+        total, mass = np.zeros(len(scores[0])), np.zeros(len(scores[0]))
+        weights = self.ensemble.weights(len(self.judges))
+        if not weights.any():
+            weights = np.ones_like(weights)
+        for weight, index in zip(weights, self.judges, strict=True):
+            ranges, values = self.ranges[index], scores[index]
+            if ranges.direction and self.names[index] in self.ranks:
+                rank = self.ranks[self.names[index]].of(values)
+                rank = rank if ranges.direction > 0 else 1 - rank
+            else:
+                rank = np.where(np.isnan(values), np.nan, (ranges.vote(values) + 1) / 2)
+            known = ~np.isnan(rank)
+            total[known] += weight * rank[known]
+            mass[known] += weight
+        return quantise(np.divide(total, mass, out=np.full_like(total, 0.5), where=mass > 0))
+
+    def candidates(self, votes: np.ndarray, probability: np.ndarray) -> np.ndarray:
+        """Which samples may be kept at all: not vetoed, covered (or asked for), and not ruled out.
+
+        Args:
+            votes: (n, m) int8.
+            probability: (n,) float32, of the ensemble.
+
+        Returns:
+            (n,) bool.
+        """
+        allowed = ~self.vetoed(votes)
+        if not self.uncovered and self.judges and not self.keeps_everything:
+            allowed &= (votes[:, self.judges] != 0).any(axis=1)
+        if self.ensemble.is_rule:
+            allowed &= probability > 0
+        return allowed
+
+    @property
+    def keeps_everything(self) -> bool:
+        """Whether the ensemble is the rule that keeps whatever is not vetoed."""
+        return all(model.kind == "none" for _, model in self.ensemble.aspects.values())
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON values; infinities are written as null."""
+        return {
+            "filters": list(self.names),
+            "required": list(self.required),
+            "ranges": {
+                name: {"keep": _open(ranges.keep), "drop": _open(ranges.drop)}
+                for name, ranges in zip(self.names, self.ranges, strict=True)
+            },
+            "ranks": {
+                name: {"values": ranks.values.tolist(), "shares": ranks.shares.tolist()}
+                for name, ranks in self.ranks.items()
+            },
+            "label_models": self.ensemble.state(),
+            "uncovered": self.uncovered,
+            "cut": {"probability": _finite(self.cut.probability), "soft": self.cut.soft, "tie": self.cut.tie},
+        }
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any], model_class: Callable[[str], type[LabelModel]]) -> "Fitted":
+        """The judgement that `state` described.
+
+        Args:
+            state: what `state` returned, also after a trip through JSON.
+            model_class: label model kind -> its class.
+
+        Returns:
+            An equal judgement.
+        """
+        ensemble = {
+            aspect: (tuple(part["filters"]), model_class(part["model"]["kind"]).restore(part["model"]))
+            for aspect, part in state["label_models"].items()
+        }
+        cut = state["cut"]
+        probability = math.inf if cut["probability"] is None else cut["probability"]
+        return cls(
+            names=state["filters"],
+            required=state["required"],
+            ranges=[
+                FittedRanges(_closed(state["ranges"][name]["keep"]), _closed(state["ranges"][name]["drop"]))
+                for name in state["filters"]
+            ],
+            ranks={
+                name: Ranks(np.array(ranks["values"]), np.array(ranks["shares"]))
+                for name, ranks in state["ranks"].items()
+            },
+            ensemble=Ensemble(ensemble),
+            uncovered=state["uncovered"],
+            cut=Cut(probability, cut["soft"], cut["tie"]),
+        )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _open(interval: Interval | None) -> list[float | None] | None:
+    """A range as the config writes it; one that holds nothing is an empty list."""
+    if interval is None:
+        return None
+    return [_finite(interval[0]), _finite(interval[1])] if interval[0] <= interval[1] else []
+
+
+def _closed(bounds: Sequence[float | None] | None) -> Interval | None:
+    if bounds is None:
+        return None
+    if not bounds:
+        return (math.inf, -math.inf)
+    low, high = bounds
+    return (-math.inf if low is None else low, math.inf if high is None else high)

@@ -1,0 +1,329 @@
+"""The config: checked as a whole before anything starts, every error with its place and the nearest valid name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from chaffinch.filters.filter import Filter
+from chaffinch.filters.label_models.label_model import LabelModel
+from chaffinch.filters.ranges import Share, check_ranges, parse_bounds
+from chaffinch.jobs import kinds
+from chaffinch.jobs.documents import ConfigError, Document, Place, read_document
+from chaffinch.pipeline import files
+from chaffinch.pipeline.metadata import Metadata
+from chaffinch.pipeline.shards import Shard, find_shards
+from chaffinch.scoring.scorer import Scorer
+
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Settings = dict[Annotated[str, Field(pattern=f"^{_NAME}$")], dict[str, Any]]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EnsembleSection(_Section):
+    """`ensemble:` a label model and its settings; `aspects:` others for single aspects."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    label_model: str = "dawid_skene"
+    aspects: dict[str, dict[str, Any]] = {}
+
+
+class KeepSection(_Section):
+    """`keep:` how much: a fraction of the usable samples, a count, or a least probability."""
+
+    fraction: Fraction | None = None
+    probability: Fraction | None = None
+    count: Annotated[int, Field(ge=0)] | None = None
+    uncovered: bool = False
+    seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_rule(cls, values: Any) -> Any:
+        rules = ("fraction", "probability", "count")
+        if isinstance(values, dict):
+            given = [name for name in rules if values.get(name) is not None]
+            if len(given) > 1:
+                raise ValueError(f"give one of {', '.join(rules)}, not {' and '.join(given)}")
+            if not given:
+                values = {**values, "probability": 0.5}
+        return values
+
+
+class EmitSection(_Section):
+    """`emit:` how output shards are cut."""
+
+    samples_per_shard: Annotated[int, Field(ge=1)] = 10000
+    shuffle_seed: int | None = None
+
+
+class RunSection(_Section):
+    """`run:` where and how; nothing here but batch_size and device changes a number."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    runner: Literal["local"] = "local"
+    workers: Annotated[int, Field(ge=1)] = 1
+    max_rejected: Fraction = 0.1
+
+
+class Sections(_Section):
+    """The whole file, as far as it can be checked without knowing any kind."""
+
+    input: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
+    output: Annotated[str, Field(min_length=1)]
+    store: str | None = None
+    reference: str | list[str] | None = None
+    metadata: str = "beside"
+    scorers: Settings = {}
+    filters: Settings = {}
+    ensemble: EnsembleSection = EnsembleSection()
+    keep: KeepSection = KeepSection(probability=0.5)
+    emit: EmitSection = EmitSection()
+    run: RunSection = RunSection()
+
+
+@dataclass(frozen=True)
+class Config:
+    """A config that was checked.
+
+    Attributes:
+        sections: the file, defaults filled in.
+        scorers: name -> scorer, the built-in ones included where filters read their columns.
+        filters: name -> filter, in the order of the file.
+        models: aspect -> label model, not fitted.
+        shards: the input.
+        reference: the reference's shards, or none.
+    """
+
+    sections: Sections
+    scorers: Mapping[str, Scorer]
+    filters: Mapping[str, Filter]
+    models: Mapping[str, LabelModel]
+    shards: list[Shard]
+    reference: list[Shard]
+
+    @property
+    def store(self) -> str:
+        """Where the pool's tables are."""
+        return self.sections.store or files.join(self.sections.output, "store")
+
+    @property
+    def reference_store(self) -> str:
+        """Where the reference's tables are: it is a pool of its own."""
+        return files.join(self.store, "reference")
+
+    @property
+    def metadata(self) -> Metadata:
+        """Columns made elsewhere."""
+        return Metadata(self.sections.metadata)
+
+    def dump(self) -> str:
+        """The config as YAML, defaults filled in."""
+        content = self.sections.model_dump(mode="json")
+        content["store"] = self.store
+        rules = ("fraction", "probability", "count")
+        content["keep"] = {k: v for k, v in content["keep"].items() if k not in rules or v is not None}
+        for part, entries in (("scorers", self.scorers), ("filters", self.filters)):
+            content[part] = {name: _settings(one) for name, one in entries.items()}
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _settings(one: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = TypeAdapter(type(one)).dump_python(one, mode="json")
+    return {"kind": one.kind} | plain
+
+
+def load_config(path: str, overrides: list[str]) -> Config:
+    """Reads and checks a config; starts nothing.
+
+    Args:
+        path: a YAML file.
+        overrides: `key=value` settings from the command line.
+
+    Returns:
+        The config.
+
+    Raises:
+        ConfigError: anything that can be seen to be wrong: names file, line, value and the nearest valid name.
+    """
+    document = read_document(path, overrides)
+    sections: Sections = _validate(document, (), TypeAdapter(Sections), document.content)
+    scorers = {name: _scorer(document, name, settings) for name, settings in sections.scorers.items()}
+    filters = {name: _filter(document, name, settings) for name, settings in sections.filters.items()}
+    for judge in filters.values():
+        for column in judge.reads:
+            scorer = column.partition(".")[0]
+            if scorer in kinds.BUILT_IN and scorer not in scorers:
+                scorers[scorer] = kinds.scorers()[scorer]()
+    shards = _shards(document, "input", sections.input)
+    reference = [] if sections.reference is None else _shards(document, "reference", sections.reference)
+    config = Config(sections, scorers, filters, _models(document, sections, filters), shards, reference)
+    _check_columns(document, config)
+    return config
+
+
+def _validate(document: Document, place: Place, adapter: TypeAdapter[Any], content: Any) -> Any:
+    try:
+        return adapter.validate_python(content)
+    except ValidationError as errors:
+        raise _explain(document, place, adapter, errors) from None
+
+
+def _explain(document: Document, place: Place, adapter: TypeAdapter[Any], errors: ValidationError) -> ConfigError:
+    """All that pydantic found, a line each, in the words of the config."""
+    messages = []
+    for error in errors.errors():
+        # Branches of a union and the [key] mark of mappings are pydantic's own, not places in the file.
+        inner = tuple(part for part in error["loc"] if part in _parts(document, place) or isinstance(part, int))
+        spot = _spot(document, place, error["loc"], inner)
+        if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            known = _known(adapter, error["loc"][:-1])
+            problem = f"unknown setting; {kinds.nearest(str(error['loc'][-1]), known)}"
+            spot = (*place, *error["loc"])
+        elif error["type"] in ("missing", "missing_argument"):
+            problem = "is missing"
+            spot = (*place, *error["loc"])
+        elif error["type"] == "value_error":
+            problem = str(error["ctx"]["error"])
+        else:
+            problem = f"{error['msg'].lower()}, not {error['input']!r}"
+        message = str(document.error(spot, problem))
+        if message not in messages:
+            messages.append(message)
+    return ConfigError("\n".join(messages))
+
+
+def _parts(document: Document, place: Place) -> set[str | int]:
+    return {part for known in [*document.lines, *document.overridden] for part in known[len(place) :]}
+
+
+def _spot(document: Document, place: Place, loc: tuple[int | str, ...], inner: Place) -> Place:
+    del loc
+    spot = (*place, *inner)
+    while len(spot) > len(place) and spot not in document.lines and spot not in document.overridden:
+        spot = spot[:-1]
+    return spot
+
+
+def _known(adapter: TypeAdapter[Any], loc: tuple[int | str, ...]) -> list[str]:
+    """The settings that could stand beside an unknown one."""
+    schema = adapter.json_schema()
+    node = schema
+    for part in loc:
+        while "$ref" in node:
+            node = schema["$defs"][node["$ref"].rpartition("/")[2]]
+        node = node.get("properties", {}).get(part, {})
+    while "$ref" in node:
+        node = schema["$defs"][node["$ref"].rpartition("/")[2]]
+    return list(node.get("properties", {}))
+
+
+def _make(document: Document, place: Place, cls: type[Any], settings: dict[str, Any]) -> Any:
+    made = _validate(document, place, TypeAdapter(cls), settings)
+    try:
+        if hasattr(made, "check"):
+            made.check()
+    except ValueError as error:
+        raise document.error(place, str(error)) from error
+    return made
+
+
+def _kind(document: Document, place: Place, kind: str, known: Mapping[str, type[Any]]) -> type[Any]:
+    if kind not in known:
+        spot = (*place, "kind") if (*place, "kind") in document.lines else place
+        raise document.error(spot, f"there is no kind {kind!r}; {kinds.nearest(kind, list(known))}")
+    return known[kind]
+
+
+def _scorer(document: Document, name: str, settings: dict[str, Any]) -> Scorer:
+    place: Place = ("scorers", name)
+    if name == "metadata":
+        raise document.error(place, "this name stands for columns made elsewhere; choose another")
+    rest = {key: value for key, value in settings.items() if key != "kind"}
+    cls = _kind(document, place, str(settings.get("kind", name)), kinds.scorers())
+    made: Scorer = _make(document, place, cls, rest)
+    return made
+
+
+def _filter(document: Document, name: str, settings: dict[str, Any]) -> Filter:
+    place: Place = ("filters", name)
+    default = "column" if "column" in settings else name
+    rest = {key: value for key, value in settings.items() if key != "kind"}
+    cls = _kind(document, place, str(settings.get("kind", default)), kinds.filters())
+    made: Filter = _make(document, place, cls, rest)
+    try:
+        check_ranges(made.keep, made.drop)
+    except ValueError as error:
+        raise document.error(place, str(error)) from error
+    for which, bounds in (("keep", made.keep), ("drop", made.drop)):
+        parsed = None if bounds is None else parse_bounds(bounds)
+        if isinstance(parsed, Share) and parsed.of_reference and not document.content.get("reference"):
+            raise document.error((*place, which), f"{bounds!r} needs a reference:, known-good samples")
+    return made
+
+
+def _models(document: Document, sections: Sections, filters: Mapping[str, Filter]) -> dict[str, LabelModel]:
+    found = {}
+    aspects = dict.fromkeys(judge.aspect for judge in filters.values() if not judge.require)
+    for aspect in sections.ensemble.aspects:
+        if aspect not in aspects:
+            raise document.error(
+                ("ensemble", "aspects", aspect), f"no filter has this aspect; {kinds.nearest(aspect, list(aspects))}"
+            )
+    common = {"label_model": sections.ensemble.label_model, **(sections.ensemble.model_extra or {})}
+    for aspect in aspects or {"quality": None}:
+        own = sections.ensemble.aspects.get(aspect)
+        place: Place = ("ensemble",) if own is None else ("ensemble", "aspects", aspect)
+        settings = common if own is None else {"label_model": common["label_model"], **own}
+        kind = str(settings["label_model"]) if aspects else "none"
+        known = kinds.label_models()
+        if kind not in known:
+            raise document.error(
+                (*place, "label_model"), f"no label model {kind!r}; {kinds.nearest(kind, list(known))}"
+            )
+        rest = {key: value for key, value in settings.items() if key != "label_model"} if aspects else {}
+        found[aspect] = _make(document, place, known[kind], rest)
+    return found
+
+
+def _shards(document: Document, which: str, inputs: str | list[str]) -> list[Shard]:
+    try:
+        shards = find_shards(inputs)
+    except Exception as error:  # a filesystem that is not installed, no credentials: whatever it is, nothing starts
+        raise document.error((which,), f"cannot be listed: {error}") from error
+    if not shards:
+        raise document.error((which,), f"no .tar shards are found at {inputs!r}")
+    return shards
+
+
+def _check_columns(document: Document, config: Config) -> None:
+    columns = {
+        f"{name}.{column}": kind for name, scorer in config.scorers.items() for column, kind in scorer.columns.items()
+    }
+    for name in kinds.BUILT_IN:
+        built_in = kinds.scorers()[name]()
+        columns |= {f"{name}.{column}": kind for column, kind in built_in.columns.items()}
+    if any(column.startswith("metadata.") for judge in config.filters.values() for column in judge.reads):
+        available = config.metadata.available(config.shards)
+        columns |= {f"metadata.{column}": kind for column, kind in available.items()}
+    for name, judge in config.filters.items():
+        place: Place = ("filters", name)
+        for column in judge.reads:
+            if column not in columns:
+                spot = (*place, "column") if judge.kind == "column" else place
+                raise document.error(spot, f"no scorer writes {column!r}; {kinds.nearest(column, list(columns))}")
+            if judge.kind == "column" and not _is_number(columns[column]):
+                spot = (*place, "column")
+                raise document.error(spot, f"{column} is {columns[column]}, not one number per sample")
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind))

@@ -1,0 +1,146 @@
+"""What the user sees: messages and progress on standard error, results on standard output."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from chaffinch.pipeline import files
+
+_POLL_SECONDS = 1.0
+_PLAIN_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Console:
+    """Where messages go.
+
+    Attributes:
+        quiet: only errors and results.
+        json: results as one JSON object.
+    """
+
+    quiet: bool = False
+    json: bool = False
+
+    def say(self, message: str) -> None:
+        """A message to the user."""
+        if not self.quiet:
+            print(message, file=sys.stderr, flush=True)  # noqa: T201
+
+    def warn(self, message: str) -> None:
+        """Something the user should know even when quiet."""
+        print(f"warning: {message}", file=sys.stderr, flush=True)  # noqa: T201
+
+    def result(self, text: str) -> None:
+        """What was asked for."""
+        print(text, flush=True)  # noqa: T201
+
+    @contextmanager
+    def progress(self, stage: str, tables: dict[str, str], finished: Callable[[], set[str]]) -> Iterator[None]:
+        """Shows how far a stage is, from what lies finished on disk, so that it works on any runner.
+
+        Args:
+            stage: its name.
+            tables: shard -> a parquet file of it that tells rows and rejects once it is finished.
+            finished: lists the shards that are finished; called about once a second.
+        """
+        if self.quiet or not tables:
+            yield
+            return
+        watch = _Watch(stage, tables, finished)
+        watch.start()
+        try:
+            yield
+        finally:
+            watch.stop()
+
+
+class _Watch(threading.Thread):
+    """Looks for finished shards and draws a bar, or writes plain lines where nobody watches."""
+
+    def __init__(self, stage: str, tables: dict[str, str], finished: Callable[[], set[str]]) -> None:
+        super().__init__(name=f"progress of {stage}", daemon=True)
+        self._stage = stage
+        self._tables = tables
+        self._finished = finished
+        self._known: set[str] = set()
+        self._samples = self._rejects = 0
+        self._over = threading.Event()
+        self._began = self._said = time.monotonic()
+        self._bar = tqdm(total=len(tables), desc=stage, unit="shard", file=sys.stderr) if sys.stderr.isatty() else None
+
+    def run(self) -> None:
+        while not self._over.is_set():
+            before = time.monotonic()
+            self._look()
+            # A listing of a large pool may take a while; it must not become the work.
+            self._over.wait(max(_POLL_SECONDS, 10 * (time.monotonic() - before)))
+
+    def stop(self) -> None:
+        """Ends the display with what is there now."""
+        self._over.set()
+        self.join()
+        self._look()
+        if self._bar is not None:
+            self._bar.close()
+        else:
+            self._say()
+
+    def _look(self) -> None:
+        try:
+            new = (self._finished() & self._tables.keys()) - self._known
+            for shard in sorted(new):
+                rows, rejects = _rows_and_rejects(self._tables[shard])
+                self._samples, self._rejects = self._samples + rows, self._rejects + rejects
+        except Exception as error:  # progress is a courtesy: whatever is wrong with a listing, the job itself reports
+            new, self._stage = set(), self._stage if "?" in self._stage else f"{self._stage} ({error}?)"
+        self._known |= new
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self._samples / seconds:.0f} samples/s, {self._rejects} rejected")
+            self._bar.update(len(new))
+        elif new and time.monotonic() - self._said > _PLAIN_SECONDS and not self._over.is_set():
+            self._say()
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        seconds = self._said - self._began
+        done, total = len(self._known), len(self._tables)
+        left = f", {seconds / done * (total - done):.0f} s left" if 0 < done < total else ""
+        print(  # noqa: T201
+            f"{self._stage}: {done} of {total} shards, {self._samples} samples, {self._rejects} rejected, "
+            f"{self._samples / max(seconds, 1e-9):.0f} samples/s, {seconds:.0f} s{left}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _rows_and_rejects(path: str) -> tuple[int, int]:
+    """Reads both from a parquet footer alone."""
+    metadata = files.open_table(path).metadata
+    names = metadata.schema.to_arrow_schema().names
+    column = metadata.schema.names.index("reject") if "reject" in names else None
+    rejects = 0
+    if column is not None:
+        for group in range(metadata.num_row_groups):
+            statistics = metadata.row_group(group).column(column).statistics
+            rejects += metadata.row_group(group).num_rows - (statistics.null_count if statistics else 0)
+    return metadata.num_rows, rejects
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lays out columns of text; the first to the left, the others to the right."""
+    lines = [list(header), *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) if column == 0 else text.rjust(width)
+            for column, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )

@@ -1,0 +1,183 @@
+"""`chaffinch decide`: votes, label models, keep or drop; reads score tables, never a pixel."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from chaffinch.filters.fitted import Fitted
+from chaffinch.jobs import kinds
+from chaffinch.jobs.console import table
+from chaffinch.jobs.documents import ConfigError
+from chaffinch.jobs.experiment import Experiment, JobError, Side
+from chaffinch.pipeline import files
+from chaffinch.pipeline.decide import decide
+from chaffinch.pipeline.learn import EmptyPoolError
+from chaffinch.pipeline.verdicts import Verdicts, decisions_path
+
+_DRIFT = 0.05
+
+
+def run_decide(experiment: Experiment) -> dict[str, Any]:
+    """Decides on every sample and writes decisions, fitted.json, config.yaml and summary.json.
+
+    Args:
+        experiment: a scored experiment.
+
+    Returns:
+        The summary.
+
+    Raises:
+        JobError: shards are not scored, the counts do not add up, or too much was rejected.
+        ConfigError: ranges turn out to overlap, or fitted.json is of other filters.
+    """
+    config = experiment.config
+    folders = [side.found_folders() for side in experiment.sides]
+    for side, found in zip(experiment.sides, folders, strict=True):
+        _require_scored(side, found)
+    pools = [experiment.pool(side, found) for side, found in zip(experiment.sides, folders, strict=True)]
+    frozen = _read_frozen(experiment)
+    files.write_bytes(files.join(experiment.output, "config.yaml"), config.dump().encode())
+    tables = {shard.name: decisions_path(experiment.output, shard.name) for shard in config.shards}
+
+    def finished() -> set[str]:
+        return files.names_below(files.join(experiment.output, "decisions"), ".parquet")
+
+    with experiment.timed("decide") as timing:
+        with experiment.console.progress("decide", tables, finished):
+            try:
+                verdicts, state = decide(
+                    experiment.engine,
+                    pools[0],
+                    pools[1] if len(pools) > 1 else None,
+                    experiment.judgement,
+                    experiment.output,
+                    experiment.made_from(folders),
+                    lambda kind: kinds.label_models()[kind],
+                    frozen,
+                )
+            except EmptyPoolError as error:
+                raise JobError(f"{error}: nothing can be decided") from error
+        timing["samples"] = sum(counts["read"] for counts in verdicts.shards.values())
+    summary = summarise(verdicts, state["filters"])
+    files.write_bytes(files.join(experiment.output, "summary.json"), (json.dumps(summary, indent=1) + "\n").encode())
+    if frozen is not None:
+        _warn_of_drift(experiment, state["filters"])
+    check_counts(summary)
+    most = config.sections.run.max_rejected
+    if summary["rejected"] > most * summary["read"]:
+        worst = ", ".join(f"{reason}: {count}" for reason, count in _rejects(summary)[:3])
+        raise JobError(
+            f"{summary['rejected']} of {summary['read']} samples were rejected, more than run.max_rejected={most} "
+            f"allows ({worst}); mend the input, or raise it"
+        )
+    return summary
+
+
+def summarise(verdicts: Verdicts, filters: Mapping[str, Any]) -> dict[str, Any]:
+    """summary.json: what became of every sample; no times in it.
+
+    Args:
+        verdicts: counts per shard and reason.
+        filters: what each filter contributed.
+
+    Returns:
+        {"read", "kept", "dropped", "rejected", "shards", "filters", "reasons"}.
+    """
+    parts = ("read", "kept", "dropped", "rejected")
+    totals = {part: sum(counts[part] for counts in verdicts.shards.values()) for part in parts}
+    shards = dict(sorted(verdicts.shards.items()))
+    return {**totals, "shards": shards, "filters": filters, "reasons": dict(sorted(verdicts.reasons.items()))}
+
+
+def check_counts(summary: Mapping[str, Any]) -> None:
+    """Makes sure that nothing was lost.
+
+    Raises:
+        JobError: read is not kept + dropped + rejected somewhere; names the shard.
+    """
+    for name, counts in [*summary["shards"].items(), ("all shards", summary)]:
+        if counts["read"] != counts["kept"] + counts["dropped"] + counts["rejected"]:
+            raise JobError(
+                f"{name}: {counts['read']} samples were read, but {counts['kept']} kept + {counts['dropped']} dropped "
+                f"+ {counts['rejected']} rejected do not add up to that"
+            )
+
+
+def show(summary: Mapping[str, Any]) -> str:
+    """The table that ends a run.
+
+    Args:
+        summary: summary.json's content.
+
+    Returns:
+        Each filter's coverage, votes and what only it dropped, then the counts.
+    """
+    rows = [
+        [
+            name,
+            *(f"{found[part]:.1%}" for part in ("coverage", "keep", "drop", "conflict")),
+            f"{found['only_drop']}",
+            "veto" if "weight" not in found else f"{found['weight']:.2f}",
+        ]
+        for name, found in summary["filters"].items()
+    ]
+    header = ["filter", "covers", "votes keep", "votes drop", "conflicts", "only it drops", "weight"]
+    lines = [table(header, rows)] if rows else []
+    share = summary["kept"] / max(summary["read"] - summary["rejected"], 1)
+    lines.append(
+        f"read {summary['read']} = kept {summary['kept']} + dropped {summary['dropped']} + rejected "
+        f"{summary['rejected']}; kept {share:.1%} of what could be used"
+    )
+    rejects = _rejects(summary)
+    if rejects:
+        lines.append("rejected: " + ", ".join(f"{reason} {count}" for reason, count in rejects[:8]))
+    return "\n".join(lines)
+
+
+def _rejects(summary: Mapping[str, Any]) -> list[tuple[str, int]]:
+    found = [
+        (reason.removeprefix("rejected: "), count)
+        for reason, count in summary["reasons"].items()
+        if reason.startswith("rejected: ")
+    ]
+    return sorted(found, key=lambda item: (-item[1], item[0]))
+
+
+def _require_scored(side: Side, folders: Mapping[str, str]) -> None:
+    unscored = [task.shard.name for task in side.tasks(folders, retry_unreadable=False)]
+    if unscored:
+        few = ", ".join(unscored[:5]) + (" ..." if len(unscored) > 5 else "")
+        raise JobError(
+            f"{len(unscored)} of {len(side.shards)} shards of the {side.label} are not scored or have changed "
+            f"since ({few}): run `chaffinch score`"
+        )
+
+
+def _read_frozen(experiment: Experiment) -> Fitted | None:
+    if experiment.fitted is None:
+        return None
+    try:
+        state = json.loads(files.read_bytes(experiment.fitted))
+        frozen = Fitted.restore(state["judgement"], lambda kind: kinds.label_models()[kind])
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"command line: fitted={experiment.fitted}: is no fitted.json: {error}") from error
+    wanted = [(name, judge.require) for name, judge in experiment.config.filters.items()]
+    if list(zip(frozen.names, frozen.required, strict=True)) != wanted:
+        raise ConfigError(
+            f"command line: fitted={experiment.fitted}: it was fitted with the filters {', '.join(frozen.names)}; "
+            f"the config has {', '.join(experiment.config.filters)}"
+        )
+    return frozen
+
+
+def _warn_of_drift(experiment: Experiment, filters: Mapping[str, Any]) -> None:
+    assert experiment.fitted is not None
+    known = json.loads(files.read_bytes(experiment.fitted))["filters"]
+    for name, found in filters.items():
+        for vote in ("keep", "drop"):
+            before, now = known[name][vote], found[vote]
+            if abs(now - before) > _DRIFT:
+                experiment.console.warn(
+                    f"drift: filter {name} votes {vote} on {now:.1%} of these samples; it was {before:.1%} where it "
+                    f"was fitted ({experiment.fitted})"
+                )

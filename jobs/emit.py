@@ -1,0 +1,61 @@
+"""`chaffinch emit`: write the kept samples as shards and as a subset file."""
+
+import json
+
+import pyarrow as pa
+
+from chaffinch.jobs.decide import check_counts
+from chaffinch.jobs.experiment import Experiment, JobError
+from chaffinch.pipeline import files
+from chaffinch.pipeline.emit import emit
+from chaffinch.pipeline.plan import Plan
+from chaffinch.pipeline.rows import Source
+
+
+def run_emit(experiment: Experiment) -> None:
+    """Writes what was decided to keep.
+
+    Args:
+        experiment: a decided experiment.
+
+    Raises:
+        JobError: there are no decisions of this config, or the counts do not add up.
+    """
+    config, side = experiment.config, experiment.sides[0]
+    folders = [one.found_folders() for one in experiment.sides]
+    path = files.join(experiment.output, "fitted.json")
+    if not files.exists(path) or not files.exists(files.join(experiment.output, "summary.json")):
+        raise JobError(f"{experiment.output} holds no decisions: run `chaffinch decide`")
+    if json.loads(files.read_bytes(path))["made_from"] != experiment.made_from(folders):
+        raise JobError(f"the decisions in {experiment.output} are of another config or input: run `chaffinch decide`")
+    summary = json.loads(files.read_bytes(files.join(experiment.output, "summary.json")))
+    check_counts(summary)
+    kept = [summary["shards"][shard.name]["kept"] for shard in config.shards]
+    settings = config.sections.emit
+    plan = Plan(config.shards, kept, settings.samples_per_shard, settings.shuffle_seed)
+    source = Source(side.store, folders[0], config.metadata)
+    shards = files.join(experiment.output, "shards")
+    names = [f"{number:08d}" for number in range(len(plan.sizes))]
+
+    def finished() -> set[str]:
+        return files.names_below(shards, "_stats.json")
+
+    with experiment.timed("emit") as timing:
+        with experiment.console.progress(
+            "emit", {name: files.join(shards, name + ".parquet") for name in names}, finished
+        ):
+            emit(experiment.engine, plan, source, experiment.output, _scores(experiment))
+        timing["samples"] = plan.total
+    experiment.console.say(f"{plan.total} samples in {len(names)} shards: {shards}")
+
+
+def _scores(experiment: Experiment) -> list[str]:
+    """The columns written beside kept samples: every number per sample, and what filters read of the metadata."""
+    found = [
+        f"{name}.{column}"
+        for name, scorer in experiment.config.scorers.items()
+        for column, kind in scorer.columns.items()
+        if pa.types.is_floating(kind) or pa.types.is_integer(kind)
+    ]
+    read = dict.fromkeys(column for judge in experiment.config.filters.values() for column in judge.reads)
+    return found + [column for column in read if column.startswith("metadata.")]

@@ -1,0 +1,112 @@
+"""The command line: `chaffinch COMMAND CONFIG [key=value ...] [-- BEAM OPTIONS]`."""
+
+import argparse
+import logging
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+
+from chaffinch.jobs import kinds
+from chaffinch.jobs.console import Console
+from chaffinch.jobs.documents import ConfigError
+
+DONE, FAILED, WRONG = 0, 1, 2
+
+_COMMANDS = {
+    "run": "score, decide and emit",
+    "score": "measure every sample with every scorer; resumes, computes only what is missing",
+    "decide": "votes, label models, keep or drop; reads score tables, never a pixel",
+    "emit": "write the kept samples as shards and as a subset file",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: the command line without the program's name; the process's own by default.
+
+    Returns:
+        0 done; 1 the job failed or its counts do not add up; 2 the config or the command line is wrong.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    split = given.index("--") if "--" in given else len(given)
+    options = _parser().parse_args(given[:split])
+    console = Console(options.quiet, options.json)
+    try:
+        return _run(options, console, tuple(given[split + 1 :]))
+    except ConfigError as error:
+        print(f"chaffinch: {error}", file=sys.stderr)  # noqa: T201
+        return WRONG
+    except KeyboardInterrupt:
+        print("chaffinch: stopped; run the same command to go on", file=sys.stderr)  # noqa: T201
+        return 130
+    except Exception as error:  # the last stop: whatever failed becomes a message and an exit status
+        if options.verbose:
+            traceback.print_exc()
+        hint = "" if options.verbose else "\n(--verbose shows where)"
+        print(f"chaffinch: {_root_cause(error)}{hint}", file=sys.stderr)  # noqa: T201
+        return FAILED
+
+
+def _root_cause(error: BaseException) -> str:
+    """One line for an error that may have come through Beam, which wraps its traceback into the message."""
+    from chaffinch.jobs.experiment import JobError
+
+    if isinstance(error, JobError):
+        return str(error)
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1].strip() if lines else 'no message'}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--quiet", action="store_true", help="only warnings, errors and results")
+    common.add_argument("--verbose", action="store_true", help="Beam's own messages and tracebacks too")
+    common.add_argument("--json", action="store_true", help="the summary as one JSON object on standard output")
+    parser = argparse.ArgumentParser(prog="chaffinch", description="Curates image-text data for pretraining.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = commands.add_parser("demo", parents=[common], help="make a small pool with known noise and curate it")
+    demo.add_argument("folder", nargs="?", default="chaffinch-demo", help="where to (default: chaffinch-demo)")
+    demo.add_argument("--samples", type=int, default=2000, help="size of the pool (default: 2000)")
+    demo.add_argument("--seed", type=int, default=0, help="of the pool (default: 0)")
+    for name, text in _COMMANDS.items():
+        command = commands.add_parser(name, parents=[common], help=text)
+        command.add_argument("config", help="a YAML file")
+        command.add_argument("settings", nargs="*", metavar="key=value", help="config entries by their dotted path")
+    kind = commands.add_parser("kinds", parents=[common], help="the scorer, filter and label model kinds")
+    kind.add_argument("kind", nargs="?", help="one kind's settings, columns, units and defaults")
+    return parser
+
+
+def _run(options: argparse.Namespace, console: Console, beam_options: tuple[str, ...]) -> int:
+    if options.command == "kinds":
+        try:
+            console.result(kinds.describe(options.kind))
+        except KeyError as error:
+            raise ConfigError(f"command line: {error.args[0]}") from error
+        return DONE
+    _set_up_logging(options.verbose)
+    # Beam takes a second to import; `kinds` and errors on the command line need not wait for it.
+    from chaffinch.jobs.run import run_command
+
+    if options.command == "demo":
+        from chaffinch.jobs.demo.command import run_demo
+
+        run_demo(options.folder, options.samples, options.seed, console)
+        return DONE
+    run_command(options.command, options.config, options.settings, console, beam_options)
+    return DONE
+
+
+def _set_up_logging(verbose: bool) -> None:
+    """Keeps the libraries' own chatter away from the user unless it is asked for; it starts at their import."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr)
+    if not verbose:
+        logging.getLogger("apache_beam").setLevel(logging.ERROR)
+        warnings.simplefilter("ignore")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

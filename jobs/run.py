@@ -1,0 +1,64 @@
+"""`chaffinch run`: score, decide, emit; and the single commands, which are its parts."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from chaffinch.jobs.config import load_config
+from chaffinch.jobs.console import Console
+from chaffinch.jobs.decide import run_decide, show
+from chaffinch.jobs.documents import ConfigError
+from chaffinch.jobs.emit import run_emit
+from chaffinch.jobs.experiment import Experiment
+from chaffinch.jobs.score import run_score
+from chaffinch.pipeline import files
+
+_STAGES = {
+    "run": ("score", "decide", "emit"),
+    "score": ("score",),
+    "decide": ("decide",),
+    "emit": ("emit",),
+}
+
+
+def run_command(
+    command: str, config: str, settings: Sequence[str], console: Console, beam_options: tuple[str, ...] = ()
+) -> dict[str, Any] | None:
+    """Runs one of the commands that take a config.
+
+    Args:
+        command: run, score, decide or emit.
+        config: the config's path.
+        settings: `key=value` settings; for decide and run also `fitted=FILE`.
+        console: where messages go.
+        beam_options: options for Beam.
+
+    Returns:
+        summary.json's content where the command decides, else None.
+
+    Raises:
+        ConfigError: the config or a setting is wrong.
+        JobError: the job failed.
+    """
+    fitted, overrides = None, []
+    for setting in settings:
+        if setting.startswith("fitted="):
+            fitted = setting.removeprefix("fitted=")
+        else:
+            overrides.append(setting)
+    if fitted is not None and command == "score":
+        raise ConfigError("command line: fitted= has no meaning for score; it goes with decide, emit and run")
+    experiment = Experiment(load_config(config, overrides), console, beam_options, fitted)
+    files.remove_leftovers(experiment.output)
+    files.remove_leftovers(experiment.config.store)
+    summary = None
+    for stage in _STAGES[command]:
+        if stage == "score":
+            run_score(experiment)
+        elif stage == "decide":
+            summary = run_decide(experiment)
+        else:
+            run_emit(experiment)
+    if summary is not None:
+        console.result(json.dumps(summary) if console.json else show(summary))
+    return summary

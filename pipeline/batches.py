@@ -1,0 +1,153 @@
+"""Batches: consecutive samples of a shard, read and decoded ahead of the scorers, each picture once for all of them."""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from chaffinch.scoring.images import decode
+from chaffinch.scoring.scorer import Batch, SampleError, Scorer
+
+THREADS = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+# How many batches are decoded ahead: enough to keep a model fed, few enough to keep memory flat.
+_BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class LoadedScorer:
+    """A scorer with its model, as a worker holds it.
+
+    Attributes:
+        name: its name in the config.
+        folder: its tables' folder in the store.
+        scorer: its settings.
+        model: what its `load` returned.
+    """
+
+    name: str
+    folder: str
+    scorer: Scorer
+    model: Any
+
+
+@dataclass
+class _Loaded:
+    """One sample on its way: what each picture scorer prepared of it, or why a scorer cannot use it."""
+
+    row: int
+    uid: str
+    caption: str
+    prepared: dict[str, Any] = field(default_factory=dict)
+    rejects: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Location:
+    """Where a usable sample's picture and caption lie."""
+
+    row: int
+    uid: str
+    picture: tuple[int, int]
+    caption: tuple[int, int]
+
+
+def _locations(samples: pa.Table) -> list[list[_Location]]:
+    """Usable samples, by row; a list per row so that batches stay cut by position."""
+    columns = {name: samples[name].to_pylist() for name in ("uid", "offsets", "sizes", "picture", "caption", "reject")}
+    found: list[list[_Location]] = []
+    for row, (uid, offsets, sizes, picture, caption, reject) in enumerate(zip(*columns.values(), strict=True)):
+        if reject is not None:
+            found.append([])
+            continue
+        spans = [(offsets[index], sizes[index]) for index in (picture, caption)]
+        found.append([_Location(row, uid, *spans)])
+    return found
+
+
+def read_batches(
+    path: str, samples: pa.Table, scorers: Sequence[LoadedScorer], batch_size: int
+) -> Iterator[Mapping[str, tuple[list[int], Batch, dict[int, str]]]]:
+    """Reads a shard as batches of consecutive rows, a few batches ahead of whoever consumes them.
+
+    Batches are cut by position in the samples table, so that they are the same on every runner and after any retry.
+    Pictures are decoded only if one of the scorers reads them.
+
+    Args:
+        path: the shard, on the local disk.
+        samples: its samples table, s rows.
+        scorers: the scorers to read for.
+        batch_size: rows of the samples table in a batch; rejected ones leave theirs smaller.
+
+    Yields:
+        For each scorer's folder: the rows of the samples it gets, the batch, and reject reasons by row.
+    """
+    pictures = any(loaded.scorer.reads_pictures for loaded in scorers)
+    rows = _locations(samples)
+    chunks = [
+        [place for row in rows[start : start + batch_size] for place in row]
+        for start in range(0, len(rows), batch_size)
+    ]
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with ThreadPoolExecutor(THREADS, "read") as threads:
+            ahead: deque[list[Future[_Loaded]]] = deque()
+            for chunk in chunks:
+                ahead.append([threads.submit(_load, handle, place, scorers, pictures) for place in chunk])
+                if len(ahead) > _BATCHES_AHEAD:
+                    yield _collect(ahead.popleft(), scorers)
+            while ahead:
+                yield _collect(ahead.popleft(), scorers)
+    finally:
+        os.close(handle)
+
+
+def _load(handle: int, place: _Location, scorers: Sequence[LoadedScorer], pictures: bool) -> _Loaded:
+    """Reads one sample, decodes its picture once and lets every scorer take what it needs of it."""
+    loaded = _Loaded(place.row, place.uid, _read(handle, place.caption).decode("utf-8"))
+    if not pictures:
+        return loaded
+    readers = [one for one in scorers if one.scorer.reads_pictures]
+    try:
+        picture = decode(_read(handle, place.picture))
+    except SampleError as error:
+        loaded.rejects = {one.folder: str(error) for one in readers}
+        return loaded
+    for one in readers:
+        try:
+            loaded.prepared[one.folder] = one.scorer.prepare(picture, one.model)
+        except SampleError as error:
+            loaded.rejects[one.folder] = str(error)
+    return loaded
+
+
+def _read(handle: int, span: tuple[int, int]) -> bytes:
+    offset, size = span
+    parts = []
+    while size > 0:
+        part = os.pread(handle, size, offset)
+        if not part:
+            raise OSError(f"the shard ends at byte {offset}; it was replaced while it was read: run again")
+        parts.append(part)
+        offset, size = offset + len(part), size - len(part)
+    return b"".join(parts)
+
+
+def _collect(
+    futures: Sequence[Future[_Loaded]], scorers: Sequence[LoadedScorer]
+) -> Mapping[str, tuple[list[int], Batch, dict[int, str]]]:
+    samples = [future.result() for future in futures]
+    collected = {}
+    for one in scorers:
+        usable = [sample for sample in samples if one.folder not in sample.rejects]
+        batch = Batch(
+            uids=[sample.uid for sample in usable],
+            captions=[sample.caption for sample in usable],
+            pictures=[sample.prepared[one.folder] for sample in usable] if one.scorer.reads_pictures else (),
+        )
+        rejects = {sample.row: sample.rejects[one.folder] for sample in samples if one.folder in sample.rejects}
+        collected[one.folder] = ([sample.row for sample in usable], batch, rejects)
+    return collected

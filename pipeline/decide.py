@@ -1,0 +1,73 @@
+"""Deciding: what was learned from the pool, applied to every shard. Reads tables, never a pixel."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from chaffinch.filters.fitted import Fitted
+from chaffinch.filters.label_models.label_model import LabelModel
+from chaffinch.pipeline import files
+from chaffinch.pipeline.learn import Judgement, Pool, learn
+from chaffinch.pipeline.rows import Part
+from chaffinch.pipeline.runner import Engine, add_up
+from chaffinch.pipeline.verdicts import Decide, Verdicts
+
+
+def decide(
+    engine: Engine,
+    pool: Pool,
+    reference: Pool | None,
+    judgement: Judgement,
+    output: str,
+    made_from: str,
+    model_class: Callable[[str], type[LabelModel]],
+    frozen: Fitted | None = None,
+) -> tuple[Verdicts, Mapping[str, Any]]:
+    """Judges a pool: writes fitted.json and a decisions table per shard.
+
+    A run that was stopped goes on where it was: fitted.json is only there once older decisions are gone, and decisions
+    are only written once it is there.
+
+    Args:
+        engine: where to run.
+        pool: scored shards.
+        reference: known-good samples, scored.
+        judgement: what the config asks for.
+        output: the experiment's folder.
+        made_from: digest of all that decides the result; if it is that of the fitted.json found, nothing is fitted.
+        model_class: label model kind -> its class.
+        frozen: numbers learned elsewhere.
+
+    Returns:
+        The counts, and what fitted.json says.
+    """
+    path = files.join(output, "fitted.json")
+    state = _read_state(path, made_from)
+    if state is None:
+        files.remove(path)
+        for name in sorted(files.names_below(files.join(output, "decisions"))):
+            files.remove(files.join(output, "decisions", name))
+
+        def count(label: str, parts: Sequence[Part], function: Callable[[Part], Any]) -> Any:
+            return add_up(engine, label, parts, function, output)
+
+        learned = learn(count, pool, reference, judgement, frozen)
+        repeated = {name: list(rows) for name, rows in learned.repeated.items()}
+        state = {"made_from": made_from, "repeated": repeated, **learned.report, "judgement": learned.fitted.state()}
+        files.write_bytes(path, (json.dumps(state, indent=1) + "\n").encode())
+        fitted = learned.fitted
+    else:
+        fitted = Fitted.restore(state["judgement"], model_class)
+    parts = pool.parts({name: tuple(rows) for name, rows in state["repeated"].items()})
+    judge = Decide(pool.source, judgement.filters, fitted, judgement.seed, output)
+    return add_up(engine, "Decide", parts, judge, output), state
+
+
+def _read_state(path: str, made_from: str) -> dict[str, Any] | None:
+    if not files.exists(path):
+        return None
+    try:
+        state: dict[str, Any] = json.loads(files.read_bytes(path))
+    except ValueError:
+        return None
+    return state if state.get("made_from") == made_from else None

@@ -1,0 +1,226 @@
+"""Files wherever they are: the local disk directly, anything else through Beam's filesystems."""
+
+import contextlib
+import os
+import re
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+_BLOCK = 1 << 20
+_DAY = 24 * 3600
+_TEMPORARY = re.compile(r"\.(?P<host>[^/]+)-(?P<process>\d+)-\d+\.partial$")
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """One entry of a listing.
+
+    Attributes:
+        path: full path.
+        size: bytes.
+        modified: seconds since the epoch.
+    """
+
+    path: str
+    size: int
+    modified: float
+
+
+def is_local(path: str) -> bool:
+    """Whether a path lies on the local disk."""
+    return "://" not in path
+
+
+def join(folder: str, *names: str) -> str:
+    """Joins a folder and names below it, on any filesystem."""
+    return "/".join([folder.rstrip("/"), *names])
+
+
+def listing(pattern: str) -> list[FileInfo]:
+    """The files that match a glob, sorted by path; `**` matches across folders.
+
+    Args:
+        pattern: a glob on any filesystem.
+
+    Returns:
+        One entry per file; empty where nothing matches.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        found = FileSystems.match([pattern])[0].metadata_list
+        infos = (FileInfo(entry.path, entry.size_in_bytes, entry.last_updated_in_seconds or 0.0) for entry in found)
+        return sorted(infos, key=lambda info: info.path)
+    return []
+
+
+def names_below(folder: str, ending: str = "") -> set[str]:
+    """Paths of all files below a folder, relative to it and without their ending.
+
+    Args:
+        folder: a folder on any filesystem; it need not exist.
+        ending: only files that end so.
+
+    Returns:
+        Relative paths.
+    """
+    if is_local(folder):
+        found = set()
+        for place, _, files in os.walk(folder):
+            below = os.path.relpath(place, folder)
+            prefix = "" if below == "." else below + "/"
+            found |= {prefix + name[: len(name) - len(ending)] for name in files if name.endswith(ending)}
+        return found
+    root = folder.rstrip("/") + "/"
+    paths = (info.path for info in listing(root + "**" + ending))
+    return {path[len(root) : len(path) - len(ending)] for path in paths}
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or folder of this name."""
+    return os.path.exists(path) if is_local(path) else FileSystems.exists(path)
+
+
+def read_bytes(path: str) -> bytes:
+    """The content of a file."""
+    with open_binary(path) as file:
+        return file.read()
+
+
+def open_binary(path: str) -> BinaryIO:
+    """Opens a file to read and seek in its bytes as they are."""
+    if is_local(path):
+        return open(path, "rb")
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
+@contextlib.contextmanager
+def local_copy(path: str) -> Iterator[str]:
+    """A local path to a file's bytes: its own, or that of a copy which is removed afterwards.
+
+    Shards are read more than once and in ranges; one copy is cheaper than thousands of ranged requests.
+    """
+    if is_local(path):
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(prefix="chaffinch-", suffix=os.path.basename(path)) as copy:
+        with open_binary(path) as source:
+            while block := source.read(_BLOCK):
+                copy.write(block)
+        copy.flush()
+        yield copy.name
+
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[BinaryIO]:
+    """Writes a file whole or not at all: under a temporary name, then renamed; one put on object stores.
+
+    An error inside the block leaves neither the file nor the temporary one.
+    """
+    if is_local(path):
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        temporary = temporary_name(path)
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+        return
+    # Object stores have no rename; the object appears when its single put ends, so it is written from a whole file.
+    with tempfile.TemporaryFile(prefix="chaffinch-") as whole:
+        yield whole
+        whole.seek(0)
+        with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as sink:
+            while block := whole.read(_BLOCK):
+                sink.write(block)
+
+
+def temporary_name(path: str) -> str:
+    """A name that nobody else uses, beside a file; it tells which process to ask whether it is still in use."""
+    return f"{path}.{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.partial"
+
+
+def remove_leftovers(folder: str) -> None:
+    """Removes what processes that were killed on this machine left half written below a folder.
+
+    Those of other machines go when they are a day old: nothing tells whether their process still writes.
+    """
+    if not is_local(folder):
+        return  # an object appears whole or not at all
+    for name in names_below(folder, ".partial"):
+        path = os.path.join(folder, name + ".partial")
+        match = _TEMPORARY.search(path)
+        with contextlib.suppress(OSError):
+            here = match is not None and match["host"] == socket.gethostname()
+            if match and (
+                not _is_alive(int(match["process"])) if here else time.time() - os.path.getmtime(path) > _DAY
+            ):
+                os.unlink(path)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Writes a small file whole or not at all."""
+    with writing(path) as file:
+        file.write(data)
+
+
+def remove(path: str) -> None:
+    """Removes a file; it is no error if there is none."""
+    if is_local(path):
+        Path(path).unlink(missing_ok=True)
+    elif FileSystems.exists(path):
+        FileSystems.delete([path])
+
+
+def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
+    """Reads a parquet file.
+
+    Args:
+        path: the file.
+        columns: only these; all by default.
+
+    Returns:
+        The table, with the file's own metadata in its schema.
+
+    Raises:
+        OSError: it is damaged or not there; names the file.
+    """
+    try:
+        return open_table(path).read(columns=columns, use_threads=False)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise OSError(f"{path}: cannot be read as parquet: {error}") from error
+
+
+def open_table(path: str) -> pq.ParquetFile:
+    """Opens a parquet file to read its schema or some of its columns."""
+    return pq.ParquetFile(path if is_local(path) else pa.BufferReader(read_bytes(path)))
+
+
+def write_table(path: str, table: pa.Table) -> None:
+    """Writes a parquet file whole or not at all; the same table gives the same bytes."""
+    # Measurements hardly repeat: a dictionary would only be built and thrown away.
+    repeating = [name for name in ("reject", "reason", "source_shard") if name in table.column_names]
+    with writing(path) as file:
+        pq.write_table(table, file, compression="zstd", use_dictionary=repeating or False)

@@ -1,0 +1,314 @@
+"""Learning from a pool: passes that count it, and what is fitted between them.
+
+    count values and uids -> ends of ranges -> count votes -> label models -> the cut
+
+Every arrow is one pass over the score tables whose counts add up; what is fitted between passes is plain numbers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from chaffinch.filters.cut import Cut, CutSearch
+from chaffinch.filters.ensemble import Ensemble, diagnose
+from chaffinch.filters.filter import Filter
+from chaffinch.filters.fitted import Fitted
+from chaffinch.filters.label_models.label_model import LabelModel
+from chaffinch.filters.ranges import FittedRanges, Interval, Search, Share, check_overlap, parse_bounds
+from chaffinch.filters.statistics import Ranks
+from chaffinch.pipeline.counts import (
+    CountAroundCut,
+    CountFine,
+    CountPool,
+    CountVotes,
+    FineCounts,
+    PoolCounts,
+    VoteCounts,
+)
+from chaffinch.pipeline.repeats import table_size
+from chaffinch.pipeline.rows import Part, Source
+from chaffinch.pipeline.shards import Shard
+
+
+class EmptyPoolError(Exception):
+    """The pool has shards, but not one sample."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a config asks for, before anything was counted.
+
+    Attributes:
+        filters: name -> filter, in the order of the config.
+        models: aspect -> label model, not fitted.
+        fraction: keep this share of the usable samples, in [0, 1].
+        count: keep this many.
+        probability: keep samples of at least this P(keep).
+        uncovered: whether samples on which every filter abstains may be kept.
+        seed: of the hash that orders samples when nothing else does.
+    """
+
+    filters: Mapping[str, Filter]
+    models: Mapping[str, LabelModel]
+    fraction: float | None = None
+    count: int | None = None
+    probability: float | None = None
+    uncovered: bool = False
+    seed: int = 0
+
+    @property
+    def orders(self) -> bool:
+        """Whether samples have to be ordered, because so many are to be kept."""
+        return self.probability is None
+
+    def wanted(self, usable: int) -> int:
+        """How many samples are to be kept of so many usable ones."""
+        return self.count if self.count is not None else round((self.fraction or 0.0) * usable)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Scored shards and where their columns lie.
+
+    Attributes:
+        shards: in shard order.
+        source: where columns come from.
+    """
+
+    shards: Sequence[Shard]
+    source: Source
+
+    def parts(self, repeated: Mapping[str, tuple[int, ...]] | None = None) -> list[Part]:
+        """The units of work, with the rows that repeat a uid where they are known."""
+        found = repeated or {}
+        return [Part(number, shard, found.get(shard.name, ())) for number, shard in enumerate(self.shards)]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the first two passes found.
+
+    Attributes:
+        ranks: filter -> ranks of its scores in the pool.
+        ends: filter and "keep" or "drop" -> the inner end of that range, None where it holds nothing.
+        repeated: shard -> rows that repeat an earlier sample's uid.
+    """
+
+    ranks: Mapping[str, Ranks]
+    ends: Mapping[tuple[str, str], float | None]
+    repeated: Mapping[str, tuple[int, ...]]
+
+
+Count = Callable[[str, Sequence[Part], Callable[[Part], Any]], Any]
+"""Adds up what a function counts in every part; the label is shown by Beam."""
+
+
+def measure(
+    count: Count, pool: Pool, filters: Mapping[str, Filter], shares: Mapping[tuple[str, str], Share], ranked: set[str]
+) -> Measured:
+    """Finds the exact ends of shares, the ranks of scores, and repeated uids, in two passes over a pool.
+
+    Args:
+        count: adds up over the pool.
+        pool: the pool whose values decide.
+        filters: all filters.
+        shares: filter and "keep" or "drop" -> the share that is to be found.
+        ranked: filters whose ranks are wanted.
+
+    Returns:
+        What was found.
+    """
+    wanted = {name for name, _ in shares} | ranked
+    counted = {name: judge for name, judge in filters.items() if name in wanted}
+    first: PoolCounts = count(
+        "Count values", pool.parts(), CountPool(pool.source, counted, table_size(len(pool.shards)))
+    )
+    if not first.read:
+        raise EmptyPoolError(f"no sample was found in {len(pool.shards)} shards, such as {pool.shards[0].path}")
+    searches = {key: Search.start(share, first.high[key[0]]) for key, share in shares.items()}
+    digits = {
+        name: sorted({search.digit for (other, _), search in searches.items() if other == name and search})
+        for name in counted
+        if any(other == name and search for (other, _), search in searches.items())
+    }
+    suspects = first.seen.suspects()
+    ends: dict[tuple[str, str], float | None] = dict.fromkeys(searches)
+    repeated: Mapping[str, tuple[int, ...]] = {}
+    if digits or suspects.bits is not None:
+        needed = {name: counted[name] for name in digits}
+        fine: FineCounts = count("Count finely", pool.parts(), CountFine(pool.source, needed, digits, suspects))
+        repeated = fine.claims.repeated([shard.name for shard in pool.shards])
+        for key, search in searches.items():
+            if search is not None:
+                ends[key] = search.finish(fine.low[key[0], search.digit])
+    ranks = {name: Ranks.from_histogram(first.high[name]) for name in sorted(ranked)}
+    return Measured(ranks, ends, repeated)
+
+
+def find_shares(filters: Mapping[str, Filter], of_reference: bool) -> dict[tuple[str, str], Share]:
+    """The ranges that a pool, or the reference, has to decide: filter and "keep" or "drop" -> share."""
+    found = {}
+    for name, judge in filters.items():
+        for which, bounds in (("keep", judge.keep), ("drop", judge.drop)):
+            parsed = None if bounds is None else parse_bounds(bounds)
+            if isinstance(parsed, Share) and parsed.of_reference == of_reference:
+                found[name, which] = parsed
+    return found
+
+
+def fit_ranges(filters: Mapping[str, Filter], ends: Mapping[tuple[str, str], float | None]) -> list[FittedRanges]:
+    """Turns every filter's bounds into numbers.
+
+    Args:
+        filters: all filters.
+        ends: the inner ends of ranges that a pool decided.
+
+    Returns:
+        (m,) ranges.
+
+    Raises:
+        ValueError: keep and drop overlap now that their ends are known; names the filter.
+    """
+    ranges = []
+    for name, judge in filters.items():
+        intervals: dict[str, Interval | None] = {}
+        for which, bounds in (("keep", judge.keep), ("drop", judge.drop)):
+            parsed = None if bounds is None else parse_bounds(bounds)
+            intervals[which] = parsed.interval(ends[name, which]) if isinstance(parsed, Share) else parsed
+        keep, drop = intervals["keep"], intervals["drop"]
+        if keep is not None and drop is not None:
+            check_overlap(keep, drop, f"filters.{name}: keep: {judge.keep} and drop: {judge.drop}")
+        ranges.append(FittedRanges(keep, drop))
+    return ranges
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What was learned from a pool.
+
+    Attributes:
+        fitted: the judgement as plain numbers.
+        repeated: shard -> rows that repeat an earlier sample's uid.
+        report: what fitted.json tells beside the judgement: per filter, and how the cut was made.
+    """
+
+    fitted: Fitted
+    repeated: Mapping[str, tuple[int, ...]]
+    report: Mapping[str, Any]
+
+
+def learn(
+    count: Count, pool: Pool, reference: Pool | None, judgement: Judgement, frozen: Fitted | None = None
+) -> Learned:
+    """Fits everything that depends on the pool.
+
+    Args:
+        count: adds up over a pool.
+        pool: the pool.
+        reference: known-good samples that ranges may lean on.
+        judgement: what the config asks for.
+        frozen: numbers learned elsewhere: used unchanged, only votes are counted.
+
+    Returns:
+        The judgement and what was learned beside it.
+
+    Raises:
+        EmptyPoolError: no sample was found at all.
+        ValueError: ranges overlap.
+    """
+    filters = judgement.filters
+    required = [judge.require for judge in filters.values()]
+    if frozen is not None:
+        repeated = measure(count, pool, filters, {}, set()).repeated
+        fitted = frozen
+    else:
+        ranked = {name for name, judge in filters.items() if judgement.orders and not judge.require}
+        found = measure(count, pool, filters, find_shares(filters, of_reference=False), ranked)
+        ends, repeated = dict(found.ends), found.repeated
+        shares = find_shares(filters, of_reference=True)
+        if reference is not None and shares:
+            ends |= measure(count, reference, filters, shares, set()).ends
+        ranges = fit_ranges(filters, ends)
+        blank = Ensemble({})
+        fitted = Fitted(list(filters), required, ranges, found.ranks, blank, judgement.uncovered, Cut(-1.0))
+    votes: VoteCounts = count("Count votes", pool.parts(repeated), CountVotes(pool.source, filters, fitted))
+    patterns, counts = votes.patterns.arrays(len(filters))
+    judged = ~fitted.vetoed(patterns)
+    if frozen is None:
+        aspects = [judge.aspect for judge in filters.values() if not judge.require]
+        inner = patterns[judged][:, fitted.judges]
+        ensemble = Ensemble.fit(aspects, judgement.models, inner, counts[judged])
+        fitted = replace(fitted, ensemble=ensemble)
+    report = {"filters": _report_filters(fitted, patterns, counts), "usable": int(counts.sum())}
+    if frozen is None:
+        cut, how = find_cut(count, pool.parts(repeated), pool.source, judgement, fitted, patterns, counts)
+        fitted = replace(fitted, cut=cut)
+        report["order"] = how
+    return Learned(fitted, repeated, report)
+
+
+def _report_filters(fitted: Fitted, patterns: np.ndarray, counts: np.ndarray) -> dict[str, dict[str, float | None]]:
+    found = dict(zip(fitted.names, diagnose(patterns, counts), strict=True))
+    weights = fitted.ensemble.weights(len(fitted.judges))
+    accuracies = fitted.ensemble.accuracies(len(fitted.judges))
+    for index, weight, accuracy in zip(fitted.judges, weights, accuracies, strict=True):
+        known = None if np.isnan(accuracy) else float(accuracy)
+        found[fitted.names[index]] |= {"accuracy": known, "weight": float(weight)}  # type: ignore[dict-item]
+    return found  # type: ignore[return-value]
+
+
+def find_cut(
+    count: Count,
+    parts: Sequence[Part],
+    source: Source,
+    judgement: Judgement,
+    fitted: Fitted,
+    patterns: np.ndarray,
+    counts: np.ndarray,
+) -> tuple[Cut, dict[str, int]]:
+    """Finds the last sample that is kept.
+
+    Args:
+        count: adds up over the pool.
+        parts: the pool.
+        source: where columns come from.
+        judgement: what the config asks for.
+        fitted: the judgement, but for the cut.
+        patterns: (p patterns, m filters) int8 votes.
+        counts: (p,) how many samples show each.
+
+    Returns:
+        The cut, and how many of the kept samples probability, the soft score or the hash decided on.
+    """
+    if not judgement.orders:
+        return Cut(judgement.probability or 0.0), {}
+    probability = fitted.ensemble.probability(patterns[:, fitted.judges])
+    allowed = fitted.candidates(patterns, probability)
+    wanted = judgement.wanted(int(counts.sum()))
+    groups, inverse = np.unique(probability[allowed], return_inverse=True)
+    sizes = np.bincount(inverse, weights=counts[allowed], minlength=len(groups)).astype(np.int64)
+    available = int(sizes.sum())
+    if wanted <= 0:
+        return Cut(float("inf")), {"wanted": wanted, "available": available}
+    if wanted >= available:
+        return Cut(-1.0), {"wanted": wanted, "available": available}
+    above = available - np.cumsum(sizes)  # samples of higher probability than each group's
+    group = int(np.flatnonzero(above < wanted)[0])
+    how = {
+        "wanted": wanted,
+        "available": available,
+        "by_probability": int(above[group]),
+        "by_soft_score": wanted - int(above[group]),
+        "of_equal_probability": int(sizes[group]),
+    }
+    if wanted == above[group] + sizes[group]:
+        return Cut(float(groups[group])), how
+    # Counted from below, the last kept sample has so many of its group under it.
+    rank = int(sizes[group]) - (wanted - int(above[group]))
+    search: CutSearch | Cut = CutSearch(float(groups[group]), rank, int(sizes[group]))
+    while isinstance(search, CutSearch):
+        step = CountAroundCut(source, judgement.filters, fitted, judgement.seed, search)
+        search = search.step(count("Order samples", parts, step))
+    return search, how

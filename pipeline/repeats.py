@@ -1,0 +1,166 @@
+"""Repeated uids: of samples that share one, the first in shard order counts; found without all uids in one memory."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+
+from chaffinch.filters.cut import hash_uids
+
+_BITS_PER_SHARD = 160_000  # 16 for each of some 10,000 samples: about one sample in twenty is looked at a second time
+_SEED = 0
+
+
+def parse_uids(column: pa.ChunkedArray) -> np.ndarray:
+    """Turns uids of 32 hex digits into numbers.
+
+    Args:
+        column: n strings without nulls.
+
+    Returns:
+        (n, 2) uint64, high and low halves.
+    """
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    digits = b"".join(text.encode() for text in array.to_pylist())
+    halves = np.frombuffer(bytes.fromhex(digits.decode()), ">u8").astype(np.uint64)
+    return halves.reshape(len(array), 2)
+
+
+def table_size(shards: int) -> int:
+    """How many bits the search for repeats uses: a power of two that grows with the pool."""
+    return 1 << max(16, (shards * _BITS_PER_SHARD - 1).bit_length())
+
+
+@dataclass
+class Seen:
+    """Which hashes occurred at all, and which more than once. Merging adds up in any order.
+
+    A shard's part is the list of its hashes; the sum is two bit tables.
+
+    Attributes:
+        size: number of bits in a table.
+        hashes: (n,) distinct hashes of one shard below `size`, or None once merged.
+        once: (size / 8,) uint8, bits of hashes that occurred.
+        again: likewise of hashes that occurred more than once.
+    """
+
+    size: int
+    hashes: np.ndarray | None
+    once: np.ndarray
+    again: np.ndarray
+
+    @classmethod
+    def of(cls, uids: np.ndarray, size: int) -> Self:
+        """Notes the uids of one shard.
+
+        Args:
+            uids: (n, 2) uint64.
+            size: number of bits, a power of two.
+        """
+        hashes, counts = np.unique(positions(uids, size), return_counts=True)
+        return cls(size, hashes, np.zeros(0, np.uint8), hashes[counts > 1])
+
+    def _tables(self) -> tuple[np.ndarray, np.ndarray]:
+        if self.hashes is None:
+            return self.once, self.again
+        once, again = np.zeros(self.size // 8, np.uint8), np.zeros(self.size // 8, np.uint8)
+        _set(once, self.hashes)
+        _set(again, self.again)
+        return once, again
+
+    def merge(self, other: Self) -> Self:
+        """Adds another part."""
+        self.once, self.again = self._tables()
+        self.hashes = None
+        if other.hashes is None:
+            self.again |= other.again | (self.once & other.once)
+            self.once |= other.once
+        else:
+            _set(self.again, other.hashes[_get(self.once, other.hashes)])
+            _set(self.again, other.again)
+            _set(self.once, other.hashes)
+        return self
+
+    def suspects(self) -> "Suspects":
+        """What is needed to pick the uids that may be repeated."""
+        _, again = self._tables()
+        return Suspects(self.size, again if again.any() else None)
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """Hashes that occurred more than once.
+
+    Attributes:
+        size: number of bits.
+        bits: (size / 8,) uint8, or None where there are none.
+    """
+
+    size: int
+    bits: np.ndarray | None
+
+    def rows(self, uids: np.ndarray) -> np.ndarray:
+        """Rows whose uid may be repeated.
+
+        Args:
+            uids: (n, 2) uint64.
+
+        Returns:
+            Row numbers, ascending.
+        """
+        if self.bits is None:
+            return np.zeros(0, np.int64)
+        return np.flatnonzero(_get(self.bits, positions(uids, self.size)))
+
+
+@dataclass
+class Claims:
+    """Samples whose uid may be repeated.
+
+    Attributes:
+        uids: (n, 2) uint64.
+        places: (n, 2) int64: number of the shard in shard order, and row.
+    """
+
+    uids: np.ndarray
+    places: np.ndarray
+
+    def merge(self, other: Self) -> Self:
+        """Adds another shard's part."""
+        self.uids = np.concatenate([self.uids, other.uids])
+        self.places = np.concatenate([self.places, other.places])
+        return self
+
+    def repeated(self, shards: Sequence[str]) -> Mapping[str, tuple[int, ...]]:
+        """Settles who comes first.
+
+        Args:
+            shards: shard names in shard order.
+
+        Returns:
+            Shard -> rows that repeat an earlier sample's uid.
+        """
+        order = np.lexsort((self.places[:, 1], self.places[:, 0], self.uids[:, 1], self.uids[:, 0]))
+        uids, places = self.uids[order], self.places[order]
+        later = np.flatnonzero((uids[1:] == uids[:-1]).all(axis=1)) + 1
+        found: dict[str, list[int]] = {}
+        for shard, row in places[later].tolist():
+            found.setdefault(shards[shard], []).append(row)
+        return {name: tuple(sorted(rows)) for name, rows in found.items()}
+
+
+def positions(uids: np.ndarray, size: int) -> np.ndarray:
+    """(n,) hashes of uids below `size`, a power of two."""
+    masked: np.ndarray = (hash_uids(uids, _SEED) & np.uint64(size - 1)).astype(np.int64)
+    return masked
+
+
+def _set(bits: np.ndarray, where: np.ndarray) -> None:
+    np.bitwise_or.at(bits, where >> 3, np.left_shift(np.uint8(1), (where & 7).astype(np.uint8)))
+
+
+def _get(bits: np.ndarray, where: np.ndarray) -> np.ndarray:
+    found: np.ndarray = (bits[where >> 3] >> (where & 7).astype(np.uint8)) & np.uint8(1)
+    return found.astype(bool)

@@ -1,0 +1,103 @@
+"""The store: where a pool's samples and scores lie, and which of them are missing or out of date.
+
+Whether anything is to do is seen from listings alone; no table is opened to find that out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from chaffinch.pipeline import files
+from chaffinch.pipeline.shards import Shard
+from chaffinch.scoring.scorer import Scorer, fingerprint
+
+UNREADABLE = "unreadable"
+"""The stamp of a shard that could not be read: the next scoring tries again."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Paths below a store.
+
+    Beside the tables there is an empty file per shard in `stamps/`, whose name says which version of the shard the
+    tables were made from. It is written last and compared first.
+
+    Attributes:
+        root: the store's folder, on any filesystem.
+    """
+
+    root: str
+
+    def samples(self, shard: str) -> str:
+        """The samples table of a shard."""
+        return files.join(self.root, "samples", shard + ".parquet")
+
+    def scores(self, folder: str, shard: str) -> str:
+        """One scorer's table of a shard; `folder` is what `table_folder` says."""
+        return files.join(self.root, "scores", folder, shard + ".parquet")
+
+    def stamp(self, shard: str, stamp: str) -> str:
+        """The file that says which version of a shard was measured."""
+        return files.join(self.root, "stamps", f"{shard}.{stamp}")
+
+    def score_folders(self) -> list[str]:
+        """Every scorer's folder in this store, of whatever experiment."""
+        names = files.names_below(files.join(self.root, "scores"), ".parquet")
+        return sorted({name.split("/", 1)[0] for name in names})
+
+
+def table_folder(name: str, scorer: Scorer, device: str) -> str:
+    """The folder of a scorer's tables below `scores`.
+
+    Args:
+        name: the scorer's name in the config.
+        scorer: its settings.
+        device: the device class it measures on, "cpu" or "cuda".
+
+    Returns:
+        `<name>-<fingerprint>`.
+    """
+    return f"{name}-{fingerprint(scorer, device)}"
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a listing of a store says.
+
+    Attributes:
+        stamps: shard name -> stamps found for it.
+        samples: shards with a samples table.
+        scores: folder -> shards with a table in it.
+    """
+
+    stamps: Mapping[str, frozenset[str]]
+    samples: frozenset[str]
+    scores: Mapping[str, frozenset[str]]
+
+    @classmethod
+    def of(cls, store: Store, folders: Sequence[str]) -> "Inventory":
+        """Lists a store.
+
+        Args:
+            store: the store.
+            folders: the score folders of interest.
+        """
+        stamps: dict[str, set[str]] = {}
+        for entry in files.names_below(files.join(store.root, "stamps")):
+            name, _, stamp = entry.rpartition(".")
+            stamps.setdefault(name, set()).add(stamp)
+        return cls(
+            {name: frozenset(found) for name, found in stamps.items()},
+            frozenset(files.names_below(files.join(store.root, "samples"), ".parquet")),
+            {
+                folder: frozenset(files.names_below(files.join(store.root, "scores", folder), ".parquet"))
+                for folder in folders
+            },
+        )
+
+    def is_current(self, shard: Shard) -> bool:
+        """Whether the tables of a shard were made from the file as it is now."""
+        return self.stamps.get(shard.name) == frozenset([shard.stamp]) and shard.name in self.samples
+
+    def is_unreadable(self, shard: Shard) -> bool:
+        """Whether the shard could not be read when it was last tried; its tables say so in their one row."""
+        return self.stamps.get(shard.name) == frozenset([UNREADABLE]) and shard.name in self.samples

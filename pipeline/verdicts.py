@@ -1,0 +1,115 @@
+"""Verdicts: the frozen judgement applied to one shard, written as its decisions table, and counted."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from chaffinch.filters.cut import hash_uids
+from chaffinch.filters.filter import Filter
+from chaffinch.filters.fitted import Fitted
+from chaffinch.pipeline import files
+from chaffinch.pipeline.rows import Part, Rows, Source
+
+
+@dataclass
+class Verdicts:
+    """How many samples were read, kept, dropped and rejected, per shard, and why.
+
+    Attributes:
+        shards: shard -> {"read", "kept", "dropped", "rejected"}.
+        reasons: reason -> how many samples were dropped or rejected for it.
+    """
+
+    shards: dict[str, dict[str, int]] = field(default_factory=dict)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def merge(self, other: Self) -> Self:
+        """Adds another shard's part."""
+        self.shards |= other.shards
+        self.reasons.update(other.reasons)
+        return self
+
+    @classmethod
+    def of(cls, shard: str, decisions: pa.Table) -> Self:
+        """Counts a decisions table; its three kinds of rows are told apart by keep and the reason alone."""
+        kept = int(pc.sum(decisions["keep"]).as_py() or 0)
+        reasons = Counter(decisions["reason"].drop_null().to_pylist())
+        rejected = sum(count for reason, count in reasons.items() if reason.startswith("rejected: "))
+        dropped = sum(count for reason, count in reasons.items() if reason.startswith("dropped: "))
+        counts = {"read": decisions.num_rows, "kept": kept, "dropped": dropped, "rejected": rejected}
+        return cls({shard: counts}, reasons)
+
+
+def decisions_path(output: str, shard: str) -> str:
+    """The decisions table of a shard."""
+    return files.join(output, "decisions", shard + ".parquet")
+
+
+@dataclass(frozen=True)
+class Decide:
+    """Judges one shard and writes its decisions, unless they are there.
+
+    Attributes:
+        source: where columns come from.
+        filters: all filters.
+        fitted: the judgement.
+        seed: of the hash that breaks ties.
+        output: the experiment's folder.
+    """
+
+    source: Source
+    filters: Mapping[str, Filter]
+    fitted: Fitted
+    seed: int
+    output: str
+
+    def __call__(self, part: Part) -> Verdicts:
+        """Judges one shard."""
+        path = decisions_path(self.output, part.shard.name)
+        if files.exists(path):
+            return Verdicts.of(part.shard.name, files.read_table(path, ["keep", "reason"]))
+        decisions = self.judge(part)
+        files.write_table(path, decisions)
+        return Verdicts.of(part.shard.name, decisions)
+
+    def judge(self, part: Part) -> pa.Table:
+        """The decisions table of a shard: s rows, in the order of its samples."""
+        fitted = self.fitted
+        rows = Rows.read(part, self.source, list(self.filters.values()))
+        votes = fitted.votes(rows.scores)
+        probability = fitted.ensemble.probability(votes[:, fitted.judges])
+        allowed = rows.usable & fitted.candidates(votes, probability)
+        soft = np.zeros(len(allowed), np.uint32)
+        # Soft scores matter only where probability alone does not decide.
+        edge = allowed & (probability == np.float32(fitted.cut.probability))
+        soft[edge] = fitted.soft_scores([scores[edge] for scores in rows.scores])
+        kept = allowed & fitted.cut.keeps(probability, soft, hash_uids(rows.uids(), self.seed))
+        probability = np.where(fitted.vetoed(votes), np.float32(0), probability)
+        votes[~rows.usable] = 0
+        return pa.table(
+            {
+                "uid": rows.samples["uid"],
+                "key": rows.samples["key"],
+                **{f"vote_{name}": votes[:, index] for index, name in enumerate(fitted.names)},
+                "probability": pa.array(probability, mask=~rows.usable, from_pandas=False),
+                "keep": kept,
+                "reason": self._reasons(rows, votes, kept),
+            }
+        )
+
+    def _reasons(self, rows: Rows, votes: np.ndarray, kept: np.ndarray) -> pa.Array:
+        fitted = self.fitted
+        reasons = np.full(len(kept), "dropped: below the cut", object)
+        if fitted.judges and not fitted.uncovered and not fitted.keeps_everything:
+            reasons[(votes[:, fitted.judges] == 0).all(axis=1)] = "dropped: every filter abstains"
+        for index in reversed(range(len(fitted.names))):
+            if fitted.required[index]:
+                reasons[votes[:, index] == -1] = f"dropped: required filter {fitted.names[index]}"
+        reasons[kept] = None
+        rejected = pc.binary_join_element_wise("rejected", rows.reject, ": ")
+        return pc.if_else(pa.array(rows.usable), pa.array(reasons, pa.string()), rejected)
