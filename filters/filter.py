@@ -1,8 +1,9 @@
-"""What every filter is: settings that turn stored columns into a score per sample, and ranges that turn it into votes."""
+"""What every filter is: settings that turn stored columns into a score per sample, and ranges that make it a vote."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +43,17 @@ class Filter:
     def reads(self) -> tuple[str, ...]:
         """The columns that `score` needs, as `<scorer>.<column>`."""
         raise NotImplementedError
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that changes scores or votes; a filter with a file adds the digest of what it holds."""
+        return {"kind": self.kind} | dataclasses.asdict(self)
+
+    def check(self) -> None:
+        """Checks, before anything starts, what the types of the settings cannot say.
+
+        Raises:
+            ValueError: what is wrong, and what to do about it.
+        """
 
     def score(self, columns: Mapping[str, pa.Array]) -> np.ndarray:
         """Reduces n rows of columns to one number each.
