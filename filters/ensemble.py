@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from chaffinch.filters.label_models.label_model import LabelModel
-from chaffinch.filters.statistics import PatternCounts, encode_votes
+from chaffinch.filters.label_models.label_model import LabelModel, distinct_patterns
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,7 @@ class Ensemble:
         fitted = {}
         for aspect, model in models.items():
             columns = tuple(index for index, name in enumerate(aspects) if name == aspect)
-            part = PatternCounts()
-            for row, count in zip(patterns[:, columns], counts.tolist(), strict=True):
-                part.counts[row.tobytes()] += count
-            fitted[aspect] = (columns, model.fit_patterns(*part.arrays(len(columns))))
+            fitted[aspect] = (columns, model.fit_patterns(patterns[:, columns], counts))
         return cls(fitted)
 
     @property
@@ -61,11 +57,7 @@ class Ensemble:
         Returns:
             (n,) float32; rounded before anything compares it, so that equal votes mean equal probabilities.
         """
-        if not len(votes):
-            return np.zeros(0, np.float32)
-        codes = encode_votes(votes)
-        _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-        patterns = np.ascontiguousarray(votes, np.int8)[first]
+        patterns, inverse, _ = distinct_patterns(votes)
         product = np.ones(len(patterns))
         for columns, model in self.aspects.values():
             product = product * model.predict_proba(patterns[:, columns])

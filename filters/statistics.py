@@ -11,6 +11,8 @@ from typing import Self
 
 import numpy as np
 
+from chaffinch.filters.label_models.label_model import count_patterns
+
 DIGIT_BITS = 16
 DIGITS = 1 << DIGIT_BITS
 
@@ -152,10 +154,8 @@ class PatternCounts:
     @classmethod
     def of(cls, votes: np.ndarray) -> Self:
         """Counts the rows of (n samples, m filters) int8 votes."""
-        codes = encode_votes(votes)
-        _, first, counts = np.unique(codes, return_index=True, return_counts=True)
-        rows = np.ascontiguousarray(votes, np.int8)[first]
-        return cls(Counter(dict(zip((row.tobytes() for row in rows), counts.tolist(), strict=True))))
+        patterns, counts = count_patterns(votes)
+        return cls(Counter(dict(zip((row.tobytes() for row in patterns), counts.tolist(), strict=True))))
 
     def merge(self, other: Self) -> Self:
         """Adds another shard's counts to these."""
@@ -174,25 +174,6 @@ class PatternCounts:
         rows = sorted(self.counts)
         patterns = np.frombuffer(b"".join(rows), np.int8).reshape(len(rows), filters)
         return patterns, np.array([self.counts[row] for row in rows], np.int64)
-
-
-def encode_votes(votes: np.ndarray) -> np.ndarray:
-    """One sortable value per row of votes, equal exactly where the rows are.
-
-    Args:
-        votes: (n samples, m filters) int8 in {-1, 0, +1}.
-
-    Returns:
-        (n,) uint64 in base 3 for up to 40 filters, otherwise (n,) byte strings.
-    """
-    votes = np.ascontiguousarray(votes, np.int8)
-    filters = votes.shape[1]
-    if filters > 40:  # 3 to the 40th is the last power of three below 2 to the 64th
-        return votes.view(np.dtype((np.void, filters))).ravel()
-    codes = np.zeros(len(votes), np.uint64)
-    for column in votes.T:
-        codes = codes * np.uint64(3) + (column + 1).astype(np.uint64)
-    return codes
 
 
 def merge_named(total: dict[str, Histogram], parts: Iterable[tuple[str, Histogram]]) -> dict[str, Histogram]:

@@ -1,5 +1,6 @@
 """The config: checked as a whole before anything starts, every error with its place and the nearest valid name."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -18,6 +19,8 @@ from chaffinch.pipeline.metadata import Metadata
 from chaffinch.pipeline.shards import Shard, find_shards
 from chaffinch.scoring.scorer import Scorer
 
+# Label models that learn from how sources agree; a filter that has its aspect to itself is calibrated instead.
+_NEED_PEERS = ("dawid_skene",)
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Settings = dict[Annotated[str, Field(pattern=f"^{_NAME}$")], dict[str, Any]]
@@ -257,6 +260,9 @@ def _filter(document: Document, name: str, settings: dict[str, Any]) -> Filter:
     place: Place = ("filters", name)
     default = "column" if "column" in settings else name
     rest = {key: value for key, value in settings.items() if key != "kind"}
+    if ("keep" in rest) != ("drop" in rest):
+        # One given: the other is its complement, also where a kind has a range of its own for those who give none.
+        rest = {"keep": None, "drop": None} | rest
     cls = _kind(document, place, str(settings.get("kind", default)), kinds.filters())
     made: Filter = _make(document, place, cls, rest)
     try:
@@ -278,11 +284,16 @@ def _models(document: Document, sections: Sections, filters: Mapping[str, Filter
             raise document.error(
                 ("ensemble", "aspects", aspect), f"no filter has this aspect; {kinds.nearest(aspect, list(aspects))}"
             )
+    members = Counter(judge.aspect for judge in filters.values() if not judge.require)
     common = {"label_model": sections.ensemble.label_model, **(sections.ensemble.model_extra or {})}
     for aspect in aspects or {"quality": None}:
         own = sections.ensemble.aspects.get(aspect)
         place: Place = ("ensemble",) if own is None else ("ensemble", "aspects", aspect)
         settings = common if own is None else {"label_model": common["label_model"], **own}
+        if members[aspect] == 1 and own is None and settings["label_model"] in _NEED_PEERS:
+            # The class prior of the ensemble is that of aspects it was written for, not of this one among several.
+            prior = {"class_prior": common.get("class_prior")} if len(aspects) == 1 else {}
+            settings = {"label_model": "alone", **prior}
         kind = str(settings["label_model"]) if aspects else "none"
         known = kinds.label_models()
         if kind not in known:

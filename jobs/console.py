@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from chaffinch.pipeline import files
-
 _POLL_SECONDS = 1.0
 _PLAIN_SECONDS = 10.0
 
@@ -122,6 +120,8 @@ class _Watch(threading.Thread):
 
 def _rows_and_rejects(path: str) -> tuple[int, int]:
     """Reads both from a parquet footer alone."""
+    from chaffinch.pipeline import files  # brings Beam along, which takes a second that `kinds` need not wait for
+
     metadata = files.open_table(path).metadata
     names = metadata.schema.to_arrow_schema().names
     column = metadata.schema.names.index("reject") if "reject" in names else None

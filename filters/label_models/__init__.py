@@ -7,8 +7,9 @@ array([0.86, 0.89, 0.14, 0.19])
 """
 
 from chaffinch.filters.label_models.all import All
+from chaffinch.filters.label_models.alone import Alone
 from chaffinch.filters.label_models.dawid_skene import DawidSkene
 from chaffinch.filters.label_models.majority import Majority
 from chaffinch.filters.label_models.none import Nothing
 
-__all__ = ["All", "DawidSkene", "Majority", "Nothing"]
+__all__ = ["All", "Alone", "DawidSkene", "Majority", "Nothing"]
