@@ -41,23 +41,27 @@ class Fitted:
         """Positions of the filters that do not veto."""
         return [index for index, required in enumerate(self.required) if not required]
 
-    def votes(self, scores: Sequence[np.ndarray]) -> np.ndarray:
+    def votes(self, scores: Sequence[np.ndarray], samples: int) -> np.ndarray:
         """All filters' votes.
 
         Args:
             scores: (m,) arrays of n float32 scores.
+            samples: n, which no array tells where there are no filters.
 
         Returns:
-            (n samples, m filters) int8, contiguous by filter.
+            (n samples, m filters) int8.
         """
-        return np.stack([ranges.vote(score) for ranges, score in zip(self.ranges, scores, strict=True)], axis=1)
+        votes = np.empty((samples, len(self.names)), np.int8)
+        for index, (ranges, score) in enumerate(zip(self.ranges, scores, strict=True)):
+            votes[:, index] = ranges.vote(score)
+        return votes
 
     def vetoed(self, votes: np.ndarray) -> np.ndarray:
         """Which samples a required filter drops: (n,) bool."""
         columns = [index for index, required in enumerate(self.required) if required]
         return np.asarray((votes[:, columns] == -1).any(axis=1))
 
-    def soft_scores(self, scores: Sequence[np.ndarray]) -> np.ndarray:
+    def soft_scores(self, scores: Sequence[np.ndarray], samples: int) -> np.ndarray:
         """Orders samples of equal probability: the label-model-weighted mean of the filters' pool ranks.
 
         Each filter's rank is turned so that more is better; a band gives 1 inside, 0 outside, 0.5 between. Filters that
@@ -65,11 +69,12 @@ class Fitted:
 
         Args:
             scores: (m,) arrays of n float32 scores.
+            samples: n.
 
         Returns:
             (n,) uint32, higher is better.
         """
-        total, mass = np.zeros(len(scores[0])), np.zeros(len(scores[0]))
+        total, mass = np.zeros(samples), np.zeros(samples)
         weights = self.ensemble.weights(len(self.judges))
         if not weights.any():
             weights = np.ones_like(weights)

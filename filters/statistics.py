@@ -172,7 +172,7 @@ class PatternCounts:
             (p patterns, m filters) int8 in lexicographic order of their bytes, and (p,) int64 counts.
         """
         rows = sorted(self.counts)
-        patterns = np.frombuffer(b"".join(rows), np.int8).reshape(len(rows), filters)
+        patterns = np.array(list(b"".join(rows)), np.uint8).view(np.int8).reshape(len(rows), filters)
         return patterns, np.array([self.counts[row] for row in rows], np.int64)
 
 

@@ -11,7 +11,7 @@ from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.experiment import Experiment, JobError, Side
 from chaffinch.pipeline import files
 from chaffinch.pipeline.decide import decide
-from chaffinch.pipeline.learn import EmptyPoolError
+from chaffinch.pipeline.learn import EmptyPoolError, RangeError
 from chaffinch.pipeline.verdicts import Verdicts, decisions_path
 
 _DRIFT = 0.05
@@ -57,6 +57,8 @@ def run_decide(experiment: Experiment) -> dict[str, Any]:
                 )
             except EmptyPoolError as error:
                 raise JobError(f"{error}: nothing can be decided") from error
+            except RangeError as error:
+                raise ConfigError(str(error)) from error
         timing["samples"] = sum(counts["read"] for counts in verdicts.shards.values())
     summary = summarise(verdicts, state["filters"])
     files.write_bytes(files.join(experiment.output, "summary.json"), (json.dumps(summary, indent=1) + "\n").encode())

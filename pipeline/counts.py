@@ -3,16 +3,52 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from chaffinch.filters.cut import CutCounts, CutSearch, hash_uids
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.fitted import Fitted
-from chaffinch.filters.statistics import DIGIT_BITS, Histogram, PatternCounts, merge_named, sortable
+from chaffinch.filters.statistics import DIGIT_BITS, Histogram, sortable
+from chaffinch.pipeline.patterns import Patterns
 from chaffinch.pipeline.repeats import Claims, Seen, Suspects
-from chaffinch.pipeline.rows import Part, Rows, Source
+from chaffinch.pipeline.rows import Part, Rows, Source, read_scores, read_uids
+
+# So many digits are counted at once: a histogram has 65,536 bins, and adding one for each shard would take longer.
+_MOST_WAITING = 1 << 19
+
+
+@dataclass
+class DigitCounts:
+    """A histogram of 16-bit digits that shards add to.
+
+    Attributes:
+        waiting: (n,) uint16 parts that are not counted yet.
+        counted: the histogram of the others, None where there are none.
+    """
+
+    waiting: list[np.ndarray]
+    counted: Histogram | None = None
+
+    def merge(self, other: Self) -> Self:
+        """Adds another shard's digits."""
+        self.waiting += other.waiting
+        if other.counted is not None:
+            self.counted = other.counted if self.counted is None else self.counted.merge(other.counted)
+        if sum(map(len, self.waiting)) > _MOST_WAITING:
+            self.counted, self.waiting = self.histogram(), []
+        return self
+
+    def histogram(self) -> Histogram:
+        """The histogram of all."""
+        found = Histogram.of(np.concatenate([np.zeros(0, np.uint16), *self.waiting]))
+        return found if self.counted is None else found.merge(self.counted)
+
+
+def _merge(total: dict[Any, DigitCounts], parts: Mapping[Any, DigitCounts]) -> None:
+    for key, part in parts.items():
+        total[key] = total[key].merge(part) if key in total else part
 
 
 @dataclass
@@ -21,18 +57,18 @@ class PoolCounts:
 
     Attributes:
         read: samples found.
-        high: filter -> histogram of the high halves of its scores.
+        high: filter -> counts of the high halves of its scores.
         seen: which uids occurred, and which more than once.
     """
 
     read: int
-    high: dict[str, Histogram]
+    high: dict[str, DigitCounts]
     seen: Seen
 
     def merge(self, other: Self) -> Self:
         """Adds another shard's part."""
         self.read += other.read
-        merge_named(self.high, other.high.items())
+        _merge(self.high, other.high)
         self.seen.merge(other.seen)
         return self
 
@@ -54,11 +90,12 @@ class CountPool:
     def __call__(self, part: Part) -> PoolCounts:
         """Counts one shard."""
         rows = Rows.read(part, self.source, list(self.filters.values()))
+        uids = read_uids(part, self.source, rows.usable)
         high = {
-            name: Histogram.of((_keys(scores) >> DIGIT_BITS).astype(np.int64))
+            name: DigitCounts([(_keys(scores) >> DIGIT_BITS).astype(np.uint16)])
             for name, scores in zip(self.filters, rows.scores, strict=True)
         }
-        return PoolCounts(len(rows.reject), high, Seen.of(rows.uids()[rows.usable], self.size))
+        return PoolCounts(len(rows.reject), high, Seen.of(uids, self.size))
 
 
 @dataclass
@@ -66,17 +103,16 @@ class FineCounts:
     """The second pass.
 
     Attributes:
-        low: filter and high digit -> histogram of the low halves of the scores with that high half.
+        low: filter and high digit -> counts of the low halves of the scores with that high half.
         claims: samples whose uid may be repeated.
     """
 
-    low: dict[tuple[str, int], Histogram]
+    low: dict[tuple[str, int], DigitCounts]
     claims: Claims
 
     def merge(self, other: Self) -> Self:
         """Adds another shard's part."""
-        for key, part in other.low.items():
-            self.low[key] = self.low[key].merge(part) if key in self.low else part
+        _merge(self.low, other.low)
         self.claims.merge(other.claims)
         return self
 
@@ -99,17 +135,23 @@ class CountFine:
 
     def __call__(self, part: Part) -> FineCounts:
         """Counts one shard."""
-        rows = Rows.read(part, self.source, list(self.filters.values()))
+        scores = read_scores(part, self.source, list(self.filters.values()))
         low = {}
-        for name, scores in zip(self.filters, rows.scores, strict=True):
-            keys = _keys(scores)
+        for name, values in zip(self.filters, scores, strict=True):
+            keys = _keys(values)
             for digit in self.digits[name]:
-                inside = keys[keys >> DIGIT_BITS == digit] & np.uint32(0xFFFF)
-                low[name, digit] = Histogram.of(inside.astype(np.int64))
-        uids = rows.uids()
+                inside = keys[keys >> DIGIT_BITS == digit]
+                low[name, digit] = DigitCounts([inside.astype(np.uint16)])  # the low half
+        return FineCounts(low, self._claims(part))
+
+    def _claims(self, part: Part) -> Claims:
+        if self.suspects.bits is None:
+            return Claims(np.zeros((0, 2), np.uint64), np.zeros((0, 2), np.int64))
+        uids = read_uids(part, self.source)
         found = self.suspects.rows(uids)
-        found = found[rows.usable[found]]
-        return FineCounts(low, Claims(uids[found], np.stack([np.full(len(found), part.number), found], axis=1)))
+        if len(found):
+            found = found[Rows.read(part, self.source, []).usable[found]]
+        return Claims(uids[found], np.stack([np.full(len(found), part.number), found], axis=1))
 
 
 @dataclass
@@ -121,7 +163,7 @@ class VoteCounts:
         rejects: reason -> how many samples.
     """
 
-    patterns: PatternCounts
+    patterns: Patterns
     rejects: Counter[str]
 
     def merge(self, other: Self) -> Self:
@@ -148,8 +190,8 @@ class CountVotes:
     def __call__(self, part: Part) -> VoteCounts:
         """Counts one shard."""
         rows = Rows.read(part, self.source, list(self.filters.values()))
-        votes = self.fitted.votes(rows.scores)[rows.usable]
-        return VoteCounts(PatternCounts.of(votes), Counter(rows.reject.drop_null().to_pylist()))
+        votes = self.fitted.votes(rows.scores, len(rows.usable))[rows.usable]
+        return VoteCounts(Patterns.of(votes), Counter(rows.reject.drop_null().to_pylist()))
 
 
 @dataclass(frozen=True)
@@ -173,13 +215,13 @@ class CountAroundCut:
     def __call__(self, part: Part) -> CutCounts:
         """Counts one shard."""
         rows = Rows.read(part, self.source, list(self.filters.values()))
-        votes = self.fitted.votes(rows.scores)
+        votes = self.fitted.votes(rows.scores, len(rows.usable))
         probability = self.fitted.ensemble.probability(votes[:, self.fitted.judges])
         chosen = rows.usable & self.fitted.candidates(votes, probability)
         # Only the group in which the cut lies is ordered; the others need no soft score.
         chosen &= probability == np.float32(self.search.probability)
-        soft = self.fitted.soft_scores([scores[chosen] for scores in rows.scores])
-        return self.search.count(probability[chosen], soft, hash_uids(rows.uids()[chosen], self.seed))
+        soft = self.fitted.soft_scores([scores[chosen] for scores in rows.scores], int(chosen.sum()))
+        return self.search.count(probability[chosen], soft, hash_uids(read_uids(part, self.source, chosen), self.seed))
 
 
 def _keys(scores: np.ndarray) -> np.ndarray:

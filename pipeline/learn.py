@@ -32,6 +32,10 @@ from chaffinch.pipeline.rows import Part, Source
 from chaffinch.pipeline.shards import Shard
 
 
+class RangeError(Exception):
+    """A filter's ranges do not fit the pool."""
+
+
 class EmptyPoolError(Exception):
     """The pool has shards, but not one sample."""
 
@@ -127,7 +131,8 @@ def measure(
     )
     if not first.read:
         raise EmptyPoolError(f"no sample was found in {len(pool.shards)} shards, such as {pool.shards[0].path}")
-    searches = {key: Search.start(share, first.high[key[0]]) for key, share in shares.items()}
+    high = {name: counts.histogram() for name, counts in first.high.items()}
+    searches = {key: Search.start(share, high[key[0]]) for key, share in shares.items()}
     digits = {
         name: sorted({search.digit for (other, _), search in searches.items() if other == name and search})
         for name in counted
@@ -142,8 +147,8 @@ def measure(
         repeated = fine.claims.repeated([shard.name for shard in pool.shards])
         for key, search in searches.items():
             if search is not None:
-                ends[key] = search.finish(fine.low[key[0], search.digit])
-    ranks = {name: Ranks.from_histogram(first.high[name]) for name in sorted(ranked)}
+                ends[key] = search.finish(fine.low[key[0], search.digit].histogram())
+    ranks = {name: Ranks.from_histogram(high[name]) for name in sorted(ranked)}
     return Measured(ranks, ends, repeated)
 
 
@@ -169,7 +174,7 @@ def fit_ranges(filters: Mapping[str, Filter], ends: Mapping[tuple[str, str], flo
         (m,) ranges.
 
     Raises:
-        ValueError: keep and drop overlap now that their ends are known; names the filter.
+        RangeError: keep and drop overlap now that their ends are known; names the filter.
     """
     ranges = []
     for name, judge in filters.items():
@@ -179,7 +184,10 @@ def fit_ranges(filters: Mapping[str, Filter], ends: Mapping[tuple[str, str], flo
             intervals[which] = parsed.interval(ends[name, which]) if isinstance(parsed, Share) else parsed
         keep, drop = intervals["keep"], intervals["drop"]
         if keep is not None and drop is not None:
-            check_overlap(keep, drop, f"filters.{name}: keep: {judge.keep} and drop: {judge.drop}")
+            try:
+                check_overlap(keep, drop, f"keep: {judge.keep} and drop: {judge.drop}")
+            except ValueError as error:
+                raise RangeError(f"filters.{name}: {error}") from error
         ranges.append(FittedRanges(keep, drop))
     return ranges
 
@@ -216,7 +224,7 @@ def learn(
 
     Raises:
         EmptyPoolError: no sample was found at all.
-        ValueError: ranges overlap.
+        RangeError: ranges overlap.
     """
     filters = judgement.filters
     required = [judge.require for judge in filters.values()]
@@ -234,7 +242,7 @@ def learn(
         blank = Ensemble({})
         fitted = Fitted(list(filters), required, ranges, found.ranks, blank, judgement.uncovered, Cut(-1.0))
     votes: VoteCounts = count("Count votes", pool.parts(repeated), CountVotes(pool.source, filters, fitted))
-    patterns, counts = votes.patterns.arrays(len(filters))
+    patterns, counts = votes.patterns.arrays()
     judged = ~fitted.vetoed(patterns)
     if frozen is None:
         aspects = [judge.aspect for judge in filters.values() if not judge.require]

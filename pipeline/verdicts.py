@@ -13,6 +13,7 @@ from chaffinch.filters.cut import hash_uids
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.fitted import Fitted
 from chaffinch.pipeline import files
+from chaffinch.pipeline.repeats import parse_uids
 from chaffinch.pipeline.rows import Part, Rows, Source
 
 
@@ -80,15 +81,17 @@ class Decide:
     def judge(self, part: Part) -> pa.Table:
         """The decisions table of a shard: s rows, in the order of its samples."""
         fitted = self.fitted
-        rows = Rows.read(part, self.source, list(self.filters.values()))
-        votes = fitted.votes(rows.scores)
+        rows = Rows.read(part, self.source, list(self.filters.values()), ["uid", "key"])
+        votes = fitted.votes(rows.scores, len(rows.usable))
         probability = fitted.ensemble.probability(votes[:, fitted.judges])
         allowed = rows.usable & fitted.candidates(votes, probability)
-        soft = np.zeros(len(allowed), np.uint32)
-        # Soft scores matter only where probability alone does not decide.
+        soft, tie = np.zeros(len(allowed), np.uint32), np.zeros(len(allowed), np.uint64)
+        # Soft scores and hashes matter only where probability alone does not decide.
         edge = allowed & (probability == np.float32(fitted.cut.probability))
-        soft[edge] = fitted.soft_scores([scores[edge] for scores in rows.scores])
-        kept = allowed & fitted.cut.keeps(probability, soft, hash_uids(rows.uids(), self.seed))
+        if edge.any():
+            soft[edge] = fitted.soft_scores([scores[edge] for scores in rows.scores], int(edge.sum()))
+            tie[edge] = hash_uids(parse_uids(rows.samples["uid"].filter(pa.array(edge))), self.seed)
+        kept = allowed & fitted.cut.keeps(probability, soft, tie)
         probability = np.where(fitted.vetoed(votes), np.float32(0), probability)
         votes[~rows.usable] = 0
         return pa.table(

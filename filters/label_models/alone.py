@@ -42,7 +42,9 @@ class Alone(LabelModel):
         patterns, counts = merge_patterns(patterns, counts)
         vote_classes(patterns, 2)
         if patterns.shape[1] != 1:
-            raise ValueError(f"`alone` is for one filter, not for {patterns.shape[1]}: choose a label model for several")
+            raise ValueError(
+                f"`alone` is for one filter, not for {patterns.shape[1]}: choose a label model for several"
+            )
         keeps, drops = int(counts[patterns[:, 0] == 1].sum()), int(counts[patterns[:, 0] == -1].sum())
         share = keeps / (keeps + drops) if keeps + drops else 0.5
         if isinstance(self.class_prior, tuple):
@@ -71,7 +73,10 @@ class Alone(LabelModel):
         """
         voted = vote_classes(patterns, 2)[:, 0]
         right = self.accuracy_[0]
-        given_keep, given_drop = np.array([1 - right, right, 1.0]), np.array([right, 1 - right, 1.0])  # drop, keep, none
+        given_keep, given_drop = (
+            np.array([1 - right, right, 1.0]),
+            np.array([right, 1 - right, 1.0]),
+        )  # drop, keep, none
         joint = self.class_prior_ * given_keep[voted]
         posterior: np.ndarray = joint / (joint + (1 - self.class_prior_) * given_drop[voted])
         return posterior
