@@ -3,10 +3,11 @@
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 BLOCK = 512
 _END_OF_ARCHIVE = 2 * BLOCK
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -70,23 +71,31 @@ def read_groups(file: BinaryIO, size: int) -> Iterator[Group]:
         size: its length in bytes.
 
     Yields:
-        Groups in order. Only the last one can have `damage`.
+        Groups in order. Damage ends the archive: only the last group can have it, and one with a sparse member, whose
+        bytes do not lie in the archive as they are.
+
+    Raises:
+        OSError: the disk or the network failed, which says nothing about the archive.
     """
     group: Group | None = None
+    extensions: set[str] = set()
     damage = None
     try:
-        for member in _read_members(file, size):
-            parts = split_name(member.name)
+        for info in _read_members(file, size):
+            parts = split_name(info.name)
             if parts is None:
                 continue
             key, extension = parts
-            if group is None or key != group.key or any(extension == other.extension for other in group.members):
+            if group is None or key != group.key or extension in extensions:
                 if group is not None:
                     yield group
-                group = Group(key)
-            group.members.append(member)
-    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
-        # Beside tar's own errors: numbers in a damaged header may ask for impossible seeks.
+                group, extensions = Group(key), set()
+            extensions.add(extension)
+            group.members.append(Member(info.name, extension, info.offset_data, 0 if info.issparse() else info.size))
+            if info.issparse():
+                group.damage = f"member {info.name!r} is sparse"
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        # Beside tar's own errors: what a damaged header holds in place of numbers and texts.
         damage = str(error) or type(error).__name__
     if damage is not None:
         group = group or Group("")
@@ -95,19 +104,49 @@ def read_groups(file: BinaryIO, size: int) -> Iterator[Group]:
         yield group
 
 
-def _read_members(file: BinaryIO, size: int) -> Iterator[Member]:
+class _Strict:
+    """The archive as tarfile is to see it: what leads beyond its ends is damage.
+
+    Headers that lie about sizes make tarfile ask for more memory than there is, or read at the end of the file for
+    ever.
+    """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int) -> int:
+        if not 0 <= offset <= self._size:
+            raise tarfile.ReadError(f"it is cut at byte {self._size}, or a header points beyond its end")
+        return self._file.seek(offset)
+
+    def read(self, count: int) -> bytes:
+        data = self._file.read(count) if 0 <= count <= self._size - self._file.tell() else b""
+        if len(data) != count:
+            raise tarfile.ReadError(f"it is cut at byte {self._size}, before its end-of-archive blocks")
+        return data
+
+
+def _read_members(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
     if size == 0:
         raise tarfile.ReadError("it is empty")
     file.seek(0)
-    with tarfile.open(fileobj=file, mode="r:") as archive:
+    strict = cast(BinaryIO, _Strict(file, size))
+    with tarfile.open(fileobj=strict, mode="r:") as archive:
+        end = 0
         while (info := archive.next()) is not None:
             archive.members = []  # type: ignore[attr-defined]  # kept by tarfile for look-up by name: memory that grows
+            if archive.offset <= end:
+                raise tarfile.ReadError(f"the header at byte {info.offset} points backwards")
+            end = archive.offset
             if info.isfile():
-                if info.offset_data + info.size > size:
+                if not info.issparse() and info.offset_data + info.size > size:
                     missing = info.offset_data + info.size - size
                     raise tarfile.ReadError(f"it is cut inside {info.name!r}, {missing} bytes are missing")
-                name = info.name
-                yield Member(name, (split_name(name) or ("", ""))[1], info.offset_data, info.size)
+                yield info
         end = archive.offset
     file.seek(end)
     ending = file.read(_END_OF_ARCHIVE)
@@ -115,3 +154,7 @@ def _read_members(file: BinaryIO, size: int) -> Iterator[Member]:
         raise tarfile.ReadError(f"no readable header at byte {end}")
     if len(ending) < _END_OF_ARCHIVE:
         raise tarfile.ReadError(f"it is cut at byte {size}, before its end-of-archive blocks")
+    # Nothing but padding follows a whole archive; anything else are samples that no reader would find.
+    while padding := file.read(_CHUNK):
+        if padding.count(0) != len(padding):
+            raise tarfile.ReadError(f"there is more after its end at byte {end}")

@@ -90,15 +90,17 @@ def output_names(key: str, uid: str, members: Sequence[str], taken: set[str]) ->
         The key it gets, and its members' names: unchanged unless another sample has the key or a name does not fit.
     """
     names = list(members)
-    chosen = key
+    chosen, copies = key, 0
     try:
         for name in names:
             split_for_header(name)
     except UnfitNameError:
         chosen = uid
-    if chosen in taken:
-        chosen = uid
+    while chosen in taken:
+        # Another sample may even have this one's uid for its key.
+        chosen = f"{uid}-{copies}" if copies else uid
+        copies += 1
     if chosen != key:
-        names = [uid + name[len(key) :] for name in names]
+        names = [chosen + name[len(key) :] for name in names]
     taken.add(chosen)
     return chosen, names

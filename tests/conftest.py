@@ -1,0 +1,147 @@
+"""Builders of small real pools, made from bytes; fixtures because test modules do not import each other."""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from chaffinch.pipeline.shards import Shard, find_shards
+
+Members = Sequence[tuple[str, bytes]]
+
+
+def _make_tar(members: Members, form: int = tarfile.USTAR_FORMAT) -> bytes:
+    """A whole archive, padded to records as tar does."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=form) as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return content.getvalue()
+
+
+def _picture(seed: int = 0, size: tuple[int, int] = (24, 16), form: str = "JPEG") -> bytes:
+    """A picture of coloured noise; other seeds give other bytes."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, form)
+    return content.getvalue()
+
+
+def _uid(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _sample(key: str, seed: int = 0, caption: str | None = None, uid: str | None = None) -> list[tuple[str, bytes]]:
+    """The three members of a good sample; its uid follows from its key unless given."""
+    text = f"a picture of number {seed} for {key}" if caption is None else caption
+    described = {"uid": uid or _uid(key), "url": f"https://example.org/{key}"}
+    return [
+        (f"{key}.jpg", _picture(seed)),
+        (f"{key}.txt", text.encode()),
+        (f"{key}.json", json.dumps(described).encode()),
+    ]
+
+
+def _write_shard(path: Path, members: Members, form: int = tarfile.USTAR_FORMAT) -> Shard:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_make_tar(members, form))
+    return next(shard for shard in find_shards(str(path.parent)) if shard.path == str(path))
+
+
+def _shard_of(path: Path, data: bytes) -> Shard:
+    """Writes any bytes as a shard."""
+    path.write_bytes(data)
+    return Shard(path.stem, str(path), len(data), path.stat().st_mtime)
+
+
+def _small_pool(folder: Path, shards: int = 3, samples: int = 6) -> Path:
+    """A pool of good samples with names that follow img2dataset's."""
+    for shard in range(shards):
+        members = [
+            member for row in range(samples) for member in _sample(f"{shard:08d}{row:04d}", shard * samples + row)
+        ]
+        _write_shard(folder / f"{shard:08d}.tar", members)
+    return folder
+
+
+def _snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of every file: equal where nothing was written again."""
+    found = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = Path(place) / name
+            status = path.stat()
+            found[str(path.relative_to(folder))] = (status.st_ino, status.st_mtime_ns)
+    return found
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """A digest of every file's content."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="session")
+def make_tar() -> Callable[..., bytes]:
+    """(members, form) -> the bytes of an archive."""
+    return _make_tar
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[..., bytes]:
+    """(seed, size, form) -> the bytes of a picture."""
+    return _picture
+
+
+@pytest.fixture(scope="session")
+def uid_of() -> Callable[[str], str]:
+    """The uid that `sample` gives to a key."""
+    return _uid
+
+
+@pytest.fixture(scope="session")
+def sample() -> Callable[..., list[tuple[str, bytes]]]:
+    """(key, seed, caption, uid) -> the members of a good sample."""
+    return _sample
+
+
+@pytest.fixture(scope="session")
+def write_shard() -> Callable[..., Shard]:
+    """(path, members, form) -> a shard on disk."""
+    return _write_shard
+
+
+@pytest.fixture(scope="session")
+def shard_of() -> Callable[[Path, bytes], Shard]:
+    """(path, bytes) -> a shard on disk with exactly these bytes."""
+    return _shard_of
+
+
+@pytest.fixture(scope="session")
+def small_pool() -> Callable[..., Path]:
+    """(folder, shards, samples) -> a folder of good samples."""
+    return _small_pool
+
+
+@pytest.fixture(scope="session")
+def snapshot() -> Callable[[Path], dict[str, tuple[int, int]]]:
+    """(folder) -> inode and time of every file below."""
+    return _snapshot
+
+
+@pytest.fixture(scope="session")
+def digests() -> Callable[[Path], dict[str, str]]:
+    """(folder) -> a digest of every file below."""
+    return _digests
