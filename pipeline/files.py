@@ -7,19 +7,29 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
+
+if TYPE_CHECKING:
+    from apache_beam.io.filesystems import FileSystems
 
 _BLOCK = 1 << 20
 _DAY = 24 * 3600
+_AS_IT_IS = "uncompressed"  # Beam would otherwise go by the name's ending
+_REPEATING = ("reject", "reason", "source_shard")
 _TEMPORARY = re.compile(r"\.(?P<host>[^/]+)-(?P<process>\d+)-\d+\.partial$")
+
+
+def _filesystems() -> "type[FileSystems]":
+    """Beam's filesystems; imported only where needed, for that takes worker processes a second and 100 MB each."""
+    from apache_beam.io.filesystems import FileSystems
+
+    return FileSystems
 
 
 @dataclass(frozen=True)
@@ -56,11 +66,49 @@ def listing(pattern: str) -> list[FileInfo]:
     Returns:
         One entry per file; empty where nothing matches.
     """
+    if is_local(pattern):
+        # Beam's own listing does not look into linked folders, of which pools over several disks are made.
+        matches = re.compile(_filesystems().get_filesystem(pattern).translate_pattern(pattern)).match
+        fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+        return _stated(path for path in _walk(os.path.dirname(fixed)) if matches(path))
     with contextlib.suppress(FileNotFoundError):
-        found = FileSystems.match([pattern])[0].metadata_list
+        found = _filesystems().match([pattern])[0].metadata_list
         infos = (FileInfo(entry.path, entry.size_in_bytes, entry.last_updated_in_seconds or 0.0) for entry in found)
         return sorted(infos, key=lambda info: info.path)
     return []
+
+
+def listing_below(folder: str, ending: str = "") -> list[FileInfo]:
+    """The files below a folder, sorted by path.
+
+    Args:
+        folder: a folder on any filesystem, taken literally; it need not exist.
+        ending: only files that end so.
+
+    Returns:
+        One entry per file.
+    """
+    if is_local(folder):
+        return _stated(path for path in _walk(folder.rstrip("/")) if path.endswith(ending))
+    return listing(join(folder, "**" + ending))
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """All files below a local folder, in linked folders too."""
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place) + "/"
+        # A link to a folder that it lies in leads round and round.
+        folders[:] = [name for name in folders if not real.startswith(os.path.realpath(f"{place}/{name}") + "/")]
+        yield from (f"{place}/{name}" for name in names)
+
+
+def _stated(paths: Iterable[str]) -> list[FileInfo]:
+    infos = []
+    for path in sorted(paths):
+        with contextlib.suppress(OSError):  # it went away meanwhile
+            status = os.stat(path)
+            infos.append(FileInfo(path, status.st_size, status.st_mtime))
+    return infos
 
 
 def names_below(folder: str, ending: str = "") -> set[str]:
@@ -73,21 +121,14 @@ def names_below(folder: str, ending: str = "") -> set[str]:
     Returns:
         Relative paths.
     """
-    if is_local(folder):
-        found = set()
-        for place, _, files in os.walk(folder):
-            below = os.path.relpath(place, folder)
-            prefix = "" if below == "." else below + "/"
-            found |= {prefix + name[: len(name) - len(ending)] for name in files if name.endswith(ending)}
-        return found
     root = folder.rstrip("/") + "/"
-    paths = (info.path for info in listing(root + "**" + ending))
-    return {path[len(root) : len(path) - len(ending)] for path in paths}
+    paths: Iterable[str] = _walk(root[:-1]) if is_local(folder) else (info.path for info in listing_below(folder))
+    return {path[len(root) : len(path) - len(ending)] for path in paths if path.endswith(ending)}
 
 
 def exists(path: str) -> bool:
     """Whether there is a file or folder of this name."""
-    return os.path.exists(path) if is_local(path) else FileSystems.exists(path)
+    return os.path.exists(path) if is_local(path) else _filesystems().exists(path)
 
 
 def read_bytes(path: str) -> bytes:
@@ -100,7 +141,7 @@ def open_binary(path: str) -> BinaryIO:
     """Opens a file to read and seek in its bytes as they are."""
     if is_local(path):
         return open(path, "rb")
-    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    return _filesystems().open(path, compression_type=_AS_IT_IS)
 
 
 @contextlib.contextmanager
@@ -142,7 +183,7 @@ def writing(path: str) -> Iterator[BinaryIO]:
     with tempfile.TemporaryFile(prefix="chaffinch-") as whole:
         yield whole
         whole.seek(0)
-        with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as sink:
+        with _filesystems().create(path, compression_type=_AS_IT_IS) as sink:
             while block := whole.read(_BLOCK):
                 sink.write(block)
 
@@ -190,8 +231,8 @@ def remove(path: str) -> None:
     """Removes a file; it is no error if there is none."""
     if is_local(path):
         Path(path).unlink(missing_ok=True)
-    elif FileSystems.exists(path):
-        FileSystems.delete([path])
+    elif _filesystems().exists(path):
+        _filesystems().delete([path])
 
 
 def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
@@ -215,12 +256,13 @@ def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
 
 def open_table(path: str) -> pq.ParquetFile:
     """Opens a parquet file to read its schema or some of its columns."""
-    return pq.ParquetFile(path if is_local(path) else pa.BufferReader(read_bytes(path)))
+    # Given a name, pyarrow would first work out which filesystem it is on, which takes as long as reading a column.
+    return pq.ParquetFile(pa.OSFile(path) if is_local(path) else pa.BufferReader(read_bytes(path)))
 
 
 def write_table(path: str, table: pa.Table) -> None:
     """Writes a parquet file whole or not at all; the same table gives the same bytes."""
     # Measurements hardly repeat: a dictionary would only be built and thrown away.
-    repeating = [name for name in ("reject", "reason", "source_shard") if name in table.column_names]
+    repeating = [name for name in table.column_names if name in _REPEATING or name.startswith("vote_")]
     with writing(path) as file:
         pq.write_table(table, file, compression="zstd", use_dictionary=repeating or False)

@@ -1,5 +1,6 @@
 """Repeated uids: of samples that share one, the first in shard order counts; found without all uids in one memory."""
 
+import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -23,9 +24,12 @@ def parse_uids(column: pa.ChunkedArray) -> np.ndarray:
         (n, 2) uint64, high and low halves.
     """
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    digits = b"".join(text.encode() for text in array.to_pylist())
-    halves = np.frombuffer(bytes.fromhex(digits.decode()), ">u8").astype(np.uint64)
-    return halves.reshape(len(array), 2)
+    if not len(array):
+        return np.zeros((0, 2), np.uint64)
+    # All digits lie side by side in the array's own buffer.
+    ends = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1]
+    digits = array.buffers()[2][int(ends[0]) : int(ends[-1])]
+    return np.frombuffer(binascii.unhexlify(digits), ">u8").astype(np.uint64).reshape(len(array), 2)
 
 
 def table_size(shards: int) -> int:
@@ -37,19 +41,19 @@ def table_size(shards: int) -> int:
 class Seen:
     """Which hashes occurred at all, and which more than once. Merging adds up in any order.
 
-    A shard's part is the list of its hashes; the sum is two bit tables.
+    What shards saw is kept as lists until two bit tables take less room.
 
     Attributes:
         size: number of bits in a table.
-        hashes: (n,) distinct hashes of one shard below `size`, or None once merged.
-        once: (size / 8,) uint8, bits of hashes that occurred.
-        again: likewise of hashes that occurred more than once.
+        hashes: parts of (n,) hashes below `size`, distinct in each part.
+        twice: parts of (n,) hashes that occurred more than once in a part.
+        tables: (2, size / 8) uint8, bits of hashes that occurred, and of those that did more than once; or None.
     """
 
     size: int
-    hashes: np.ndarray | None
-    once: np.ndarray
-    again: np.ndarray
+    hashes: list[np.ndarray]
+    twice: list[np.ndarray]
+    tables: np.ndarray | None = None
 
     @classmethod
     def of(cls, uids: np.ndarray, size: int) -> Self:
@@ -60,33 +64,39 @@ class Seen:
             size: number of bits, a power of two.
         """
         hashes, counts = np.unique(positions(uids, size), return_counts=True)
-        return cls(size, hashes, np.zeros(0, np.uint8), hashes[counts > 1])
-
-    def _tables(self) -> tuple[np.ndarray, np.ndarray]:
-        if self.hashes is None:
-            return self.once, self.again
-        once, again = np.zeros(self.size // 8, np.uint8), np.zeros(self.size // 8, np.uint8)
-        _set(once, self.hashes)
-        _set(again, self.again)
-        return once, again
+        kind = np.min_scalar_type(size - 1)
+        return cls(size, [hashes.astype(kind)], [hashes[counts > 1].astype(kind)])
 
     def merge(self, other: Self) -> Self:
         """Adds another part."""
-        self.once, self.again = self._tables()
-        self.hashes = None
-        if other.hashes is None:
-            self.again |= other.again | (self.once & other.once)
-            self.once |= other.once
-        else:
-            _set(self.again, other.hashes[_get(self.once, other.hashes)])
-            _set(self.again, other.again)
-            _set(self.once, other.hashes)
+        self.hashes += other.hashes
+        self.twice += other.twice
+        if other.tables is not None:
+            if self.tables is not None:
+                other.tables[1] |= self.tables[1] | (self.tables[0] & other.tables[0])
+                other.tables[0] |= self.tables[0]
+            self.tables = other.tables
+        if sum(part.nbytes for part in self.hashes) > self.size // 8:
+            self._fill_tables()
         return self
 
     def suspects(self) -> "Suspects":
         """What is needed to pick the uids that may be repeated."""
-        _, again = self._tables()
+        again = self._fill_tables()[1]
         return Suspects(self.size, again if again.any() else None)
+
+    def _fill_tables(self) -> np.ndarray:
+        """Moves the lists into the tables."""
+        if self.tables is None:
+            self.tables = np.zeros((2, self.size // 8), np.uint8)
+        once, again = self.tables
+        for hashes in self.hashes:
+            _set(again, hashes[_get(once, hashes)])
+            _set(once, hashes)
+        for hashes in self.twice:
+            _set(again, hashes)
+        self.hashes, self.twice = [], []
+        return self.tables
 
 
 @dataclass(frozen=True)

@@ -36,13 +36,36 @@ class Source:
 
         Args:
             shard: the shard.
-            samples: uid, key and reject of its s samples.
+            samples: uid, key and reject of its s samples; not looked at unless a name is one of the metadata.
             names: columns as `<scorer>.<column>`.
 
         Returns:
             Name -> s values.
         """
-        wanted: dict[str, list[str]] = {}
+        return self._read(shard, samples, names, None)[0]
+
+    def columns_and_rejects(
+        self, shard: Shard, samples: pa.Table, names: Sequence[str]
+    ) -> tuple[dict[str, pa.Array], pa.Array]:
+        """Reads columns of a shard, and why samples cannot be used.
+
+        Args:
+            shard: the shard.
+            samples: reject of its s samples, and uid and key if a name is one of the metadata.
+            names: columns as `<scorer>.<column>`.
+
+        Returns:
+            Name -> s values; and (s,) reasons: the samples table's, else that of the first scorer that has one.
+        """
+        columns, reject = self._read(shard, samples, names, samples["reject"].combine_chunks())
+        assert reject is not None
+        return columns, reject
+
+    def _read(
+        self, shard: Shard, samples: pa.Table, names: Sequence[str], reject: pa.Array | None
+    ) -> tuple[dict[str, pa.Array], pa.Array | None]:
+        # Every table is opened once, for that takes as long as reading a column.
+        wanted: dict[str, list[str]] = {} if reject is None else {scorer: [] for scorer in self.tables}
         for name in names:
             scorer, _, column = name.partition(".")
             wanted.setdefault(scorer, []).append(column)
@@ -51,19 +74,13 @@ class Source:
             if scorer == "metadata":
                 values: Mapping[str, pa.Array] = self.metadata.read(shard, samples, columns)
             else:
-                table = files.read_table(self.store.scores(self.tables[scorer], shard.name), columns)
-                values = {column: table[column].combine_chunks() for column in columns}
+                reading = columns if reject is None else [*columns, "reject"]
+                table = files.read_table(self.store.scores(self.tables[scorer], shard.name), reading)
+                values = {column: table[column].combine_chunks() for column in reading}
+                if reject is not None and not values["reject"].equals(reject):
+                    reject = pc.coalesce(reject, values["reject"])
             found |= {f"{scorer}.{column}": values[column] for column in columns}
-        return found
-
-    def rejects(self, shard: Shard, samples: pa.Table) -> pa.Array:
-        """Why samples cannot be used: the samples table's reason, else that of the first scorer that has one."""
-        reject = samples["reject"].combine_chunks()
-        for folder in self.tables.values():
-            found = files.read_table(self.store.scores(folder, shard.name), ["reject"])["reject"].combine_chunks()
-            if found.null_count < len(found):
-                reject = pc.coalesce(reject, found)
-        return reject
+        return found, reject
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,7 @@ class Rows:
     """One shard, ready to be judged.
 
     Attributes:
-        samples: uid, key and reject of its s samples.
+        samples: reject of its s samples, and what else was asked for.
         reject: (s,) reasons, null where a sample can be used.
         usable: (s,) bool.
         scores: (m,) one array of s float32 scores per filter.
@@ -98,25 +115,64 @@ class Rows:
     scores: list[np.ndarray]
 
     @classmethod
-    def read(cls, part: Part, source: Source, filters: Sequence[Filter]) -> "Rows":
+    def read(cls, part: Part, source: Source, filters: Sequence[Filter], also: Sequence[str] = ()) -> "Rows":
         """Reads what the filters need of a shard.
 
         Args:
             part: the shard and its repeated rows.
             source: where columns come from.
             filters: (m,) filters.
+            also: further columns of the samples table.
         """
-        samples = files.read_table(source.store.samples(part.shard.name), ["uid", "key", "reject"])
-        reject = source.rejects(part.shard, samples)
+        needed = _needed(filters)
+        samples = _read_samples(part, source, needed, {"reject", *also})
+        columns, reject = source.columns_and_rejects(part.shard, samples, needed)
         if part.repeated:
             repeats = np.zeros(len(reject), bool)
             repeats[list(part.repeated)] = True
             reject = pc.if_else(pa.array(repeats), pa.scalar(REPEATED), reject)
-        needed = dict.fromkeys(name for judge in filters for name in judge.reads)
-        columns = source.columns(part.shard, samples, list(needed))
         scores = [judge.score(columns) for judge in filters]
         return cls(samples, reject, pc.is_null(reject).to_numpy(zero_copy_only=False), scores)
 
-    def uids(self) -> np.ndarray:
-        """(s, 2) uint64, the samples' uids."""
-        return parse_uids(self.samples["uid"])
+
+def read_scores(part: Part, source: Source, filters: Sequence[Filter]) -> list[np.ndarray]:
+    """Reads scores alone, of samples that cannot be used too.
+
+    Args:
+        part: the shard.
+        source: where columns come from.
+        filters: (m,) filters.
+
+    Returns:
+        (m,) one array of s float32 scores per filter.
+    """
+    needed = _needed(filters)
+    columns = source.columns(part.shard, _read_samples(part, source, needed, set()), needed)
+    return [judge.score(columns) for judge in filters]
+
+
+def read_uids(part: Part, source: Source, chosen: np.ndarray | None = None) -> np.ndarray:
+    """Reads uids of a shard.
+
+    Args:
+        part: the shard.
+        source: where its samples table is.
+        chosen: (s,) bool, which of its samples; all by default. Nothing is read where there is none.
+
+    Returns:
+        (n, 2) uint64.
+    """
+    if chosen is not None and not chosen.any():
+        return np.zeros((0, 2), np.uint64)
+    uids = files.read_table(source.store.samples(part.shard.name), ["uid"])["uid"]
+    return parse_uids(uids if chosen is None or chosen.all() else uids.filter(pa.array(chosen)))
+
+
+def _needed(filters: Sequence[Filter]) -> list[str]:
+    return list(dict.fromkeys(name for judge in filters for name in judge.reads))
+
+
+def _read_samples(part: Part, source: Source, needed: Sequence[str], wanted: set[str]) -> pa.Table:
+    if any(name.startswith("metadata.") for name in needed):
+        wanted = wanted | {"uid", "key", "reject"}
+    return files.read_table(source.store.samples(part.shard.name), sorted(wanted)) if wanted else pa.table({})

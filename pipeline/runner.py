@@ -1,7 +1,8 @@
 """Running one function over all shards with Beam, on whatever runner, and adding up what it returns."""
 
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeVar
 
@@ -9,8 +10,14 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.window import GlobalWindows
 
 from chaffinch.pipeline import files
+from chaffinch.pipeline.workers import Workers, workers
+
+# Items that a worker process gets at once: few enough for all to end together, enough to send few sums back.
+_TURNS = 8
+_MOST_AT_ONCE = 64
 
 Item = TypeVar("Item")
 
@@ -35,24 +42,43 @@ class Engine:
     workers: int = 1
     beam_options: tuple[str, ...] = ()
 
-    def options(self) -> PipelineOptions:
-        """Beam's options for this engine."""
-        local = [f"--direct_num_workers={self.workers}"]
-        local += [f"--direct_running_mode={'multi_threading' if self.workers > 1 else 'in_memory'}"]
+    def options(self, threads: int) -> PipelineOptions:
+        """Beam's options for this engine.
+
+        Args:
+            threads: of the local runner.
+        """
+        local = [f"--direct_num_workers={threads}"]
+        local += [f"--direct_running_mode={'multi_threading' if threads > 1 else 'in_memory'}"]
         options = PipelineOptions([*local, *self.beam_options])
         FileSystems.set_options(options)
         return options
 
-    def run(self, build: Callable[[beam.Pipeline], object]) -> None:
+    @property
+    def processes(self) -> int:
+        """How many worker processes share the work; 0 where Beam's own workers do it."""
+        return self.workers if self.workers > 1 and self._runner() is None else 0
+
+    def start_workers(self) -> Workers:
+        """The worker processes; started when first asked for."""
+        return workers(self.processes, self.beam_options)
+
+    def _runner(self) -> str | None:
+        """The runner that the Beam options name."""
+        name: str | None = PipelineOptions(list(self.beam_options)).view_as(StandardOptions).runner
+        return name
+
+    def run(self, build: Callable[[beam.Pipeline], object], threads: int | None = None) -> None:
         """Builds a pipeline and waits for its end.
 
         Args:
             build: adds the steps.
+            threads: of the local runner; one per worker by default.
 
         Raises:
             Exception: whatever failed in a step.
         """
-        options = self.options()
+        options = self.options(threads or self.workers)
         # Named explicitly: Beam's default runner may try to fetch another runner's program from the network.
         runner = options.view_as(StandardOptions).runner or FnApiRunner()
         pipeline = beam.Pipeline(runner=runner, options=options)
@@ -80,6 +106,31 @@ class AddUp(beam.CombineFn):
         return total
 
 
+class WorkInProcesses(beam.DoFn):
+    """Hands work to the worker processes, all of it before any is waited for, so that one thread of Beam's will do."""
+
+    def __init__(self, engine: Engine, work: bytes) -> None:
+        """Keeps the settings.
+
+        Args:
+            engine: how many processes there are.
+            work: a pickled function of one item that returns statistics.
+        """
+        self._engine = engine
+        self._work = work
+        self._sums: list[Future[Any]] = []
+
+    def process(self, items: Sequence[Any]) -> None:
+        """Works on some items."""
+        self._sums.append(self._engine.start_workers().submit(self._work, items))
+
+    def finish_bundle(self) -> Iterator[Any]:
+        """Waits for what comes of them."""
+        sums, self._sums = self._sums, []
+        for one in sums:
+            yield GlobalWindows.windowed_value(one.result())
+
+
 def add_up(
     engine: Engine, label: str, items: Sequence[Item], work: beam.DoFn | Callable[[Item], Any], scratch: str
 ) -> Any:
@@ -99,19 +150,29 @@ def add_up(
         return None
 
     path = files.temporary_name(files.join(scratch, "sum"))
-    step = beam.ParDo(work) if isinstance(work, beam.DoFn) else beam.Map(work)
+    elements: Sequence[Any] = items
+    threads = None
+    if isinstance(work, beam.DoFn):
+        step = beam.ParDo(work)
+    elif engine.processes and b"__main__" not in (pickled := pickle.dumps(work)):
+        size = min(-(-len(items) // (_TURNS * engine.processes)), _MOST_AT_ONCE)
+        elements = [items[start : start + size] for start in range(0, len(items), size)]
+        engine.start_workers()  # while Beam starts
+        step, threads = beam.ParDo(WorkInProcesses(engine, pickled)), 1
+    else:
+        step = beam.Map(work)
 
     def build(pipeline: beam.Pipeline) -> object:
         return (
             pipeline
-            | "List" >> beam.Create(items)
+            | "List" >> beam.Create(elements)
             | beam.Reshuffle()
             | label >> step
             | "Add up" >> beam.CombineGlobally(AddUp()).without_defaults()
             | "Write the sum" >> beam.Map(_write_pickle, path)
         )
 
-    engine.run(build)
+    engine.run(build, threads)
     try:
         return _read_pickle(path)
     finally:
