@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from chaffinch.pipeline.shards import ShardError
 from chaffinch.scoring.images import decode
 from chaffinch.scoring.scorer import Batch, SampleError, Scorer
 
@@ -84,6 +85,9 @@ def read_batches(
 
     Yields:
         For each scorer's folder: the rows of the samples it gets, the batch, and reject reasons by row.
+
+    Raises:
+        ShardError: the shard is not what was indexed, or cannot be read.
     """
     pictures = any(loaded.scorer.reads_pictures for loaded in scorers)
     rows = _locations(samples)
@@ -91,7 +95,10 @@ def read_batches(
         [place for row in rows[start : start + batch_size] for place in row]
         for start in range(0, len(rows), batch_size)
     ]
-    handle = os.open(path, os.O_RDONLY)
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise ShardError(error.strerror) from error
     try:
         with ThreadPoolExecutor(THREADS, "read") as threads:
             ahead: deque[list[Future[_Loaded]]] = deque()
@@ -128,9 +135,12 @@ def _read(handle: int, span: tuple[int, int]) -> bytes:
     offset, size = span
     parts = []
     while size > 0:
-        part = os.pread(handle, size, offset)
+        try:
+            part = os.pread(handle, size, offset)
+        except OSError as error:
+            raise ShardError(error.strerror) from error
         if not part:
-            raise OSError(f"the shard ends at byte {offset}; it was replaced while it was read: run again")
+            raise ShardError("it became shorter while it was read")
         parts.append(part)
         offset, size = offset + len(part), size - len(part)
     return b"".join(parts)

@@ -11,6 +11,7 @@ import re
 from typing import BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from chaffinch.pipeline import files
 from chaffinch.pipeline.archive import Group, Member, read_groups
@@ -85,7 +86,7 @@ def index_shard(shard: Shard) -> pa.Table:
 
 def unreadable(rejects: pa.ChunkedArray) -> bool:
     """Whether a table's reject column says that its shard could not be read, so that it is worth another try."""
-    return bool(len(rejects)) and (rejects[-1].as_py() or "").startswith(CANNOT_READ)
+    return bool(pc.any(pc.starts_with(rejects, CANNOT_READ)).as_py())
 
 
 def _row(shard: Shard, group: Group, file: BinaryIO) -> dict[str, object]:

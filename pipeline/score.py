@@ -1,22 +1,25 @@
 """Scoring: for every shard its samples table and, in one pass over its pictures, every score table that is missing."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from chaffinch.pipeline import files
 from chaffinch.pipeline.batches import LoadedScorer, read_batches
 from chaffinch.pipeline.runner import Engine, add_up
-from chaffinch.pipeline.samples import CANNOT_READ, index_shard
-from chaffinch.pipeline.shards import Shard
+from chaffinch.pipeline.samples import CANNOT_READ, index_shard, unreadable
+from chaffinch.pipeline.shards import Shard, ShardError
 from chaffinch.pipeline.store import UNREADABLE, Inventory, Store
-from chaffinch.scoring.scorer import Column, Scorer
+from chaffinch.pipeline.tables import TableBuilder
+from chaffinch.scoring.scorer import Scorer
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +64,9 @@ def find_tasks(
         current = inventory.is_current(shard) or (not retry_unreadable and inventory.is_unreadable(shard))
         missing = [folder for folder in folders if not current or shard.name not in inventory.scores[folder]]
         outdated: tuple[str, ...] = ()
-        if not current and shard.name in inventory.samples:
+        # Where only the samples table was deleted, what was measured of this very shard holds.
+        deleted = shard.name not in inventory.samples and inventory.stamps.get(shard.name) == {shard.stamp}
+        if not current and not deleted:
             known = tuple(store.score_folders()) if known is None else known
             outdated = known
         if not current or missing:
@@ -103,42 +108,62 @@ def score_shard(task: Task, store: Store, scorers: Sequence[LoadedScorer], batch
         Where the time went.
     """
     shard, folders = task.shard, list(task.folders)
-    if task.indexed:
-        samples = files.read_table(store.samples(shard.name))
-    else:
-        samples = index_shard(shard)
-        _adopt(task, samples, store)
-        folders = [folder for folder in folders if not files.exists(store.scores(folder, shard.name))]
-    wanted = [loaded for loaded in scorers if loaded.folder in folders]
-    spent = Spent(samples.num_rows)
-    if not wanted:
-        tables: Mapping[str, pa.Table] = {}
-    elif samples["reject"].null_count:
-        with files.local_copy(shard.path) as path:
+    with contextlib.ExitStack() as copies:
+        path = shard.path
+        with contextlib.suppress(OSError):  # indexing and measuring meet the same error, and know what to do
+            path = copies.enter_context(files.local_copy(shard.path))
+        if task.indexed:
+            samples = files.read_table(store.samples(shard.name))
+        else:
+            samples = index_shard(replace(shard, path=path))
+            _adopt(task, samples, store)
+            folders = [folder for folder in folders if not files.exists(store.scores(folder, shard.name))]
+        wanted = [loaded for loaded in scorers if loaded.folder in folders]
+        spent = Spent(samples.num_rows)
+        failed = unreadable(samples["reject"])
+        try:
             tables = measure(path, samples, wanted, batch_size, spent.seconds)
-    else:
-        tables = {loaded.folder: TableBuilder(loaded.scorer, samples).finish() for loaded in wanted}
+        except ShardError as error:
+            _log.warning("%s cannot be read: %s", shard.path, error)
+            failed, tables = True, _rejected(samples, wanted, f"{CANNOT_READ}: {error}")
+    if failed:
+        # First of all: tables that only say so must not pass for measurements, even if this process ends here.
+        files.remove(store.stamp(shard.name, shard.stamp))
     for folder, table in tables.items():
         files.write_table(store.scores(folder, shard.name), table)
-    if not task.indexed:
-        unreadable = samples.num_rows and (samples["reject"][-1].as_py() or "").startswith(CANNOT_READ)
-        stamp = UNREADABLE if unreadable else shard.stamp
+    if failed or not task.indexed:
         for old in task.stamps:
             files.remove(store.stamp(shard.name, old))
-        files.write_bytes(store.stamp(shard.name, stamp), b"")
+        stamp = UNREADABLE if failed else shard.stamp
+        files.write_bytes(store.stamp(shard.name, stamp), stamp.encode())
     return spent
 
 
 def _adopt(task: Task, samples: pa.Table, store: Store) -> None:
     """Writes a new samples table; if the shard's content is not what was measured before, its old scores go first."""
     path = store.samples(task.shard.name)
+    tables = [store.scores(folder, task.shard.name) for folder in task.outdated]
     if files.exists(path):
         known = files.open_table(path).schema_arrow.metadata or {}
         if known.get(b"content") == samples.schema.metadata[b"content"]:
+            for table in tables:
+                if files.exists(table) and unreadable(files.read_table(table, ["reject"])["reject"]):
+                    files.remove(table)
             return
-    for folder in task.outdated:
-        files.remove(store.scores(folder, task.shard.name))
+    for table in tables:
+        files.remove(table)
     files.write_table(path, samples)
+
+
+def _rejected(samples: pa.Table, scorers: Sequence[LoadedScorer], reason: str) -> dict[str, pa.Table]:
+    """Tables of scorers that measured nothing, because the shard could not be read."""
+    usable = np.flatnonzero(pc.is_null(samples["reject"]).to_numpy())
+    tables = {}
+    for loaded in scorers:
+        builder = TableBuilder(loaded.scorer, samples)
+        builder.reject(dict.fromkeys(usable.tolist(), reason))
+        tables[loaded.folder] = builder.finish()
+    return tables
 
 
 def measure(
@@ -159,9 +184,13 @@ def measure(
 
     Returns:
         Each scorer's folder and its table of s rows: the scorer's columns, null where rejected, and reject.
+
+    Raises:
+        ShardError: the shard is not what was indexed, or cannot be read.
     """
     builders = {loaded.folder: TableBuilder(loaded.scorer, samples) for loaded in scorers}
-    for parts in read_batches(path, samples, scorers, batch_size):
+    usable = bool(scorers) and samples["reject"].null_count
+    for parts in read_batches(path, samples, scorers, batch_size) if usable else ():
         for loaded in scorers:
             rows, batch, rejects = parts[loaded.folder]
             builders[loaded.folder].reject(rejects)
@@ -171,65 +200,6 @@ def measure(
                 if seconds is not None:
                     seconds[loaded.name] = seconds.get(loaded.name, 0.0) + time.perf_counter() - began
     return {folder: builder.finish() for folder, builder in builders.items()}
-
-
-@dataclass
-class TableBuilder:
-    """Collects one scorer's columns batch by batch into a table with a row for every sample found.
-
-    Attributes:
-        scorer: whose columns.
-        samples: the samples table, s rows; its rejects are copied.
-    """
-
-    scorer: Scorer
-    samples: pa.Table
-    _rows: list[int] = field(default_factory=list)
-    _parts: dict[str, list[pa.Array]] = field(default_factory=dict)
-    _rejects: dict[int, str] = field(default_factory=dict)
-
-    def reject(self, reasons: Mapping[int, str]) -> None:
-        """Notes rows that this scorer cannot use."""
-        self._rejects |= reasons
-
-    def add(self, rows: Sequence[int], columns: Mapping[str, Column]) -> None:
-        """Adds what a batch of n samples measured.
-
-        Args:
-            rows: (n,) their rows in the samples table.
-            columns: what `score` returned.
-
-        Raises:
-            ValueError: the scorer broke its contract; names the scorer and the column.
-        """
-        expected = self.scorer.columns
-        if set(columns) != set(expected):
-            raise ValueError(f"scorer {self.scorer.kind} wrote {sorted(columns)} instead of {sorted(expected)}")
-        for name, kind in expected.items():
-            values = columns[name]
-            # from_pandas=False: NaN means "cannot judge" and must not become null, which means rejected.
-            array = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, from_pandas=False)
-            if len(array) != len(rows):
-                raise ValueError(
-                    f"scorer {self.scorer.kind} wrote {len(array)} values of {name} for {len(rows)} samples"
-                )
-            self._parts.setdefault(name, []).append(array.cast(kind) if array.type != kind else array)
-        self._rows.extend(rows)
-
-    def finish(self) -> pa.Table:
-        """The table: s rows, the scorer's columns and reject."""
-        total = self.samples.num_rows
-        positions = np.full(total, -1)
-        positions[self._rows] = np.arange(len(self._rows))
-        indices = pa.array(positions, mask=positions < 0)
-        arrays = {}
-        for name, kind in self.scorer.columns.items():
-            parts = self._parts.get(name)
-            arrays[name] = pa.concat_arrays(parts).take(indices) if parts else pa.nulls(total, kind)
-        rejects = self.samples["reject"].to_pylist()
-        for row, reason in self._rejects.items():
-            rejects[row] = reason
-        return pa.table({**arrays, "reject": pa.array(rejects, pa.string())})
 
 
 class ScoreShard(beam.DoFn):

@@ -12,6 +12,10 @@ from chaffinch.pipeline import files
 _WILDCARD = re.compile(r"[*?\[]")
 
 
+class ShardError(Exception):
+    """A shard went away or was replaced while it was read; its samples are rejected until it can be read again."""
+
+
 @dataclass(frozen=True)
 class Shard:
     """One tar archive of a pool.
@@ -48,26 +52,31 @@ def find_shards(inputs: str | Sequence[str]) -> list[Shard]:
     places = [inputs] if isinstance(inputs, str) else list(inputs)
     places = [place if not files.is_local(place) else os.path.abspath(place) for place in places]
     root = _common_root([_root(place) for place in places])
-    patterns = [pattern for place in places for pattern in _patterns(place)]
-    found = {info.path: info for pattern in patterns for info in files.listing(pattern) if info.path.endswith(".tar")}
+    found = {info.path: info for place in places for info in _list(place) if info.path.endswith(".tar")}
     shards = [
         Shard(path[len(root) :].removesuffix(".tar"), path, info.size, info.modified) for path, info in found.items()
     ]
     return sorted(shards, key=lambda shard: shard.name)
 
 
-def _patterns(place: str) -> list[str]:
+def _list(place: str) -> list[files.FileInfo]:
+    if not _is_glob(place):
+        return files.listing(place) if place.endswith(".tar") else files.listing_below(place, ".tar")
     if place.endswith(".tar"):
-        return [place]
-    below = files.join(place, "**.tar")
+        return files.listing(place)
     # A glob may name shards as well as folders of them.
-    return [place, below] if _WILDCARD.search(place) else [below]
+    return files.listing(place) + files.listing(files.join(place, "**.tar"))
+
+
+def _is_glob(place: str) -> bool:
+    """Whether a place is a pattern; a folder that is there may have brackets in its name."""
+    return bool(_WILDCARD.search(place)) and not (files.is_local(place) and files.exists(place))
 
 
 def _root(place: str) -> str:
     """The folder that a place's shard names are relative to, ending in a slash."""
     wildcard = _WILDCARD.search(place)
-    if wildcard:
+    if wildcard and _is_glob(place):
         return place[: place.rindex("/", 0, wildcard.start()) + 1]
     return place[: place.rindex("/") + 1] if place.endswith(".tar") else place.rstrip("/") + "/"
 

@@ -99,5 +99,5 @@ class Inventory:
         return self.stamps.get(shard.name) == frozenset([shard.stamp]) and shard.name in self.samples
 
     def is_unreadable(self, shard: Shard) -> bool:
-        """Whether the shard could not be read when it was last tried; its tables say so in their one row."""
+        """Whether the shard could not be read when it was last tried; its tables say so."""
         return self.stamps.get(shard.name) == frozenset([UNREADABLE]) and shard.name in self.samples
