@@ -13,16 +13,18 @@ from typing import BinaryIO, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from chaffinch.pipeline import files
 from chaffinch.pipeline.plan import Block, Input, Plan
 from chaffinch.pipeline.repeats import parse_uids
 from chaffinch.pipeline.rows import Source
 from chaffinch.pipeline.runner import Engine, add_up
-from chaffinch.pipeline.ustar import end_archive, output_names, write_member
+from chaffinch.pipeline.ustar import archive_size, end_archive, output_names, write_member
 from chaffinch.pipeline.verdicts import decisions_path
 
 SHARD_FORMAT = "{:08d}.tar"
+_META = "meta.json"  # there only when all the rest is
 _OUTPUT = re.compile(r"(\d{8})(\.tar|\.parquet|_stats\.json)")
 _UID_TYPE = np.dtype("u8,u8")
 
@@ -82,7 +84,7 @@ class EmitBlock:
         sources = block.sources()
         wanted = np.sort(sources)
         kept = [part for one in block.inputs if len((part := self._kept(one, wanted)).sources)]
-        table = pa.concat_tables([part.table for part in kept])
+        table = _joined([part.table for part in kept])
         # Rows in input order; where each sample of the output lies among them:
         rows = np.searchsorted(np.concatenate([part.sources for part in kept]), sources)
         bounds = np.concatenate([[0], np.cumsum(block.sizes)])
@@ -90,8 +92,13 @@ class EmitBlock:
         outputs = [rows[low:high] for low, high in itertools.pairwise(bounds)]
         content = "".join(part.content for part in kept)
         digests = [_digest(table.take(pa.array(chosen)), content) for chosen in outputs]
-        stale = [number for number, name in enumerate(names) if self._recorded(name) != digests[number]]
+        stale = [
+            number
+            for number, name in enumerate(names)
+            if not self._is_there(name, digests[number], table, outputs[number])
+        ]
         if stale:
+            files.remove(self._path(_META))
             with contextlib.ExitStack() as stack:
                 direct = stack.enter_context(_Bytes(kept))
                 shuffled = block.shuffle_seed is not None
@@ -122,16 +129,18 @@ class EmitBlock:
     def _path(self, name: str) -> str:
         return files.join(self.output, "shards", name)
 
-    def _recorded(self, name: str) -> str | None:
-        """The digest of what an output shard was made from; its statistics file is written last."""
+    def _is_there(self, name: str, digest: str, table: pa.Table, rows: np.ndarray) -> bool:
+        """Whether an output shard was made from this and is as long as it was then; its statistics are written last."""
         path = self._path(name.replace(".tar", "_stats.json"))
-        if not files.exists(path) or not files.exists(self._path(name)):
-            return None
+        archive = files.info(self._path(name))
+        if archive is None or not files.exists(path) or not files.exists(self._path(name.replace(".tar", ".parquet"))):
+            return False
         try:
-            found: str | None = json.loads(files.read_bytes(path)).get("digest")
-        except ValueError:
-            return None
-        return found
+            found = json.loads(files.read_bytes(path))["digest"]
+        except (ValueError, TypeError, KeyError):
+            return False
+        sizes = pc.list_flatten(table["sizes"].take(pa.array(rows)))
+        return bool(found == digest and archive.size == archive_size(sizes.to_numpy()))
 
     def _write(self, name: str, table: pa.Table, rows: np.ndarray, samples: "_Bytes | _Spool", digest: str) -> None:
         statistics = self._path(name.replace(".tar", "_stats.json"))
@@ -155,10 +164,17 @@ class EmitBlock:
         files.write_bytes(statistics, json.dumps(counts | {"digest": digest}).encode())
 
 
+def _joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """One table of several, whose metadata may differ in type, or be missing here and there."""
+    table = pa.concat_tables(tables, promote_options="permissive")
+    missing = [(field.name, pa.float32()) for field in table.schema if pa.types.is_null(field.type)]
+    return table.cast(pa.schema([(field.name, dict(missing).get(field.name, field.type)) for field in table.schema]))
+
+
 def _digest(chosen: pa.Table, content: str) -> str:
     """Names what an output shard is made from: its samples, what is written beside them, and their bytes' origin."""
     digest = hashlib.sha256(content.encode())
-    digest.update(str(chosen.schema.names).encode())
+    digest.update(str(chosen.schema).encode())
     for name in chosen.schema.names:
         for buffer in chosen[name].combine_chunks().buffers():
             if buffer is not None:
@@ -245,18 +261,16 @@ def emit(engine: Engine, plan: Plan, source: Source, output: str, scores: Sequen
         RuntimeError: fewer or more samples arrived than were kept.
     """
     folder = files.join(output, "shards")
-    # meta.json is there only when all the rest is.
-    files.remove(files.join(folder, "meta.json"))
     work = EmitBlock(source, output, tuple(scores))
     emitted = add_up(engine, "Emit shards", plan.blocks(), work, output) or Emitted()
     if sum(emitted.sizes.values()) != plan.total:
         raise RuntimeError(f"{plan.total} samples were kept, but {sum(emitted.sizes.values())} were emitted")
     _remove_beyond(folder, len(plan.sizes))
     sizes = dict(sorted(emitted.sizes.items()))
-    files.write_bytes(files.join(folder, "sizes.json"), json.dumps(sizes, indent=1).encode())
-    files.write_bytes(files.join(output, "sample_ids.npy"), subset_file(emitted.uids))
+    files.write_changed(files.join(folder, "sizes.json"), json.dumps(sizes, indent=1).encode())
+    files.write_changed(files.join(output, "sample_ids.npy"), subset_file(emitted.uids))
     meta = {"output_shard_count": len(sizes), "output_shard_format": SHARD_FORMAT}
-    files.write_bytes(files.join(folder, "meta.json"), json.dumps(meta).encode())
+    files.write_changed(files.join(folder, _META), json.dumps(meta).encode())
     return emitted
 
 
@@ -264,6 +278,7 @@ def _remove_beyond(folder: str, count: int) -> None:
     for name in files.names_below(folder):
         match = _OUTPUT.fullmatch(name)
         if match and int(match[1]) >= count:
+            files.remove(files.join(folder, _META))
             files.remove(files.join(folder, name))
 
 

@@ -57,6 +57,13 @@ def join(folder: str, *names: str) -> str:
     return "/".join([folder.rstrip("/"), *names])
 
 
+def info(path: str) -> FileInfo | None:
+    """What a listing would say about one file, whose name is taken literally; None where there is none."""
+    if is_local(path):
+        return next(iter(_stated([path])), None)
+    return next((found for found in listing(path) if found.path == path), None)
+
+
 def listing(pattern: str) -> list[FileInfo]:
     """The files that match a glob, sorted by path; `**` matches across folders.
 
@@ -225,6 +232,12 @@ def write_bytes(path: str, data: bytes) -> None:
     """Writes a small file whole or not at all."""
     with writing(path) as file:
         file.write(data)
+
+
+def write_changed(path: str, data: bytes) -> None:
+    """Writes a small file unless it holds just this."""
+    if not exists(path) or read_bytes(path) != data:
+        write_bytes(path, data)
 
 
 def remove(path: str) -> None:

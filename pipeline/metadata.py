@@ -58,13 +58,16 @@ class Metadata:
         if self.source == "beside":
             path = self.path_beside(shard)
             if not files.exists(path):
-                return {name: pa.nulls(samples.num_rows, pa.float32()) for name in columns}
+                return {name: pa.nulls(samples.num_rows) for name in columns}
             known = files.open_table(path).schema_arrow.names
             on = "key" if "key" in known else "uid"
             table = files.read_table(path, [on, *columns])
         else:
             on, table = "uid", _read_all(self.source, tuple(columns))
-        found = pc.index_in(samples[on].combine_chunks(), value_set=table[on].combine_chunks())
+        # Others write keys as whole numbers or in arrow's other types for text, and uids in capitals.
+        known_as = table[on].cast(pa.string()).combine_chunks()
+        known_as = pc.utf8_lower(known_as) if on == "uid" else known_as
+        found = pc.index_in(samples[on].combine_chunks(), value_set=known_as)
         found = pc.if_else(pc.is_null(samples["reject"].combine_chunks()), found, pa.scalar(None, pa.int32()))
         return {name: table[name].combine_chunks().take(found) for name in columns}
 

@@ -61,7 +61,8 @@ def find_shards(inputs: str | Sequence[str]) -> list[Shard]:
 
 def _list(place: str) -> list[files.FileInfo]:
     if not _is_glob(place):
-        return files.listing(place) if place.endswith(".tar") else files.listing_below(place, ".tar")
+        one = files.info(place) if place.endswith(".tar") else None
+        return files.listing_below(place, ".tar") if one is None else [one]
     if place.endswith(".tar"):
         return files.listing(place)
     # A glob may name shards as well as folders of them.

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import BinaryIO
 
+import numpy as np
+
 from chaffinch.pipeline.archive import BLOCK
 
 _RECORD = 20 * BLOCK
@@ -75,6 +77,16 @@ def end_archive(file: BinaryIO) -> None:
     file.write(b"\0" * (2 * BLOCK))
     if rest := file.tell() % _RECORD:
         file.write(b"\0" * (_RECORD - rest))
+
+
+def archive_size(sizes: np.ndarray) -> int:
+    """How long an archive is.
+
+    Args:
+        sizes: (n,) bytes of each of its members.
+    """
+    blocks = len(sizes) + int((-(-sizes // BLOCK)).sum()) + 2
+    return -(-blocks * BLOCK // _RECORD) * _RECORD
 
 
 def output_names(key: str, uid: str, members: Sequence[str], taken: set[str]) -> tuple[str, list[str]]:
