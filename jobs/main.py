@@ -14,10 +14,11 @@ from chaffinch.jobs.documents import ConfigError
 DONE, FAILED, WRONG = 0, 1, 2
 
 _COMMANDS = {
-    "run": "score, decide and emit",
+    "run": "score, decide, emit and report",
     "score": "measure every sample with every scorer; resumes, computes only what is missing",
     "decide": "votes, label models, keep or drop; reads score tables, never a pixel",
     "emit": "write the kept samples as shards and as a subset file",
+    "report": "one self-contained report.html",
 }
 
 

@@ -1,4 +1,4 @@
-"""`chaffinch run`: score, decide, emit; and the single commands, which are its parts."""
+"""`chaffinch run`: score, decide, emit, report; and the single commands, which are its parts."""
 
 import json
 from collections.abc import Sequence
@@ -10,14 +10,16 @@ from chaffinch.jobs.decide import run_decide, show
 from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.emit import run_emit
 from chaffinch.jobs.experiment import Experiment
+from chaffinch.jobs.report.command import run_report
 from chaffinch.jobs.score import run_score
 from chaffinch.pipeline import files
 
 _STAGES = {
-    "run": ("score", "decide", "emit"),
+    "run": ("score", "decide", "emit", "report"),
     "score": ("score",),
     "decide": ("decide",),
     "emit": ("emit",),
+    "report": ("report",),
 }
 
 
@@ -27,7 +29,7 @@ def run_command(
     """Runs one of the commands that take a config.
 
     Args:
-        command: run, score, decide or emit.
+        command: run, score, decide, emit or report.
         config: the config's path.
         settings: `key=value` settings; for decide and run also `fitted=FILE`.
         console: where messages go.
@@ -47,7 +49,7 @@ def run_command(
         else:
             overrides.append(setting)
     if fitted is not None and command == "score":
-        raise ConfigError("command line: fitted= has no meaning for score; it goes with decide, emit and run")
+        raise ConfigError("command line: fitted= has no meaning for score; it goes with decide, emit, report and run")
     experiment = Experiment(load_config(config, overrides), console, beam_options, fitted)
     files.remove_leftovers(experiment.output)
     files.remove_leftovers(experiment.config.store)
@@ -57,8 +59,10 @@ def run_command(
             run_score(experiment)
         elif stage == "decide":
             summary = run_decide(experiment)
-        else:
+        elif stage == "emit":
             run_emit(experiment)
+        else:
+            run_report(experiment)
     if summary is not None:
         console.result(json.dumps(summary) if console.json else show(summary))
     return summary

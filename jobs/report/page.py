@@ -1,0 +1,176 @@
+"""Renders the report: a template that escapes whatever comes from a pool, with styles, scripts and pictures inside."""
+
+import base64
+import hashlib
+import json
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from chaffinch.jobs.report import charts, theme, words
+from chaffinch.jobs.report.contents import Contents
+
+_VOTES = {1: "keep", 0: "abstain", -1: "drop"}
+_SIGNS = {1: "+", 0: "\N{MIDDLE DOT}", -1: "\N{MINUS SIGN}"}
+
+
+def render(contents: Contents) -> str:
+    """The whole page.
+
+    Args:
+        contents: what it shows.
+
+    Returns:
+        HTML that needs no other file and no network; equal contents give equal text.
+    """
+    scripts = [get_plotlyjs(), _read("charts.js")]
+    environment = Environment(
+        loader=FunctionLoader(_read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": words.percent, "number": words.number, "count": "{:,}".format}
+    summary, sample = contents.summary, contents.sample
+    return environment.get_template("page.html").render(
+        contents=contents,
+        summary=summary,
+        sample=sample,
+        policy=_policy(scripts),
+        scripts=[Markup(_inside_script(script)) for script in scripts],
+        style=Markup(_style()),
+        figures=Markup(_figures(contents)),
+        usable=summary["read"] - summary["rejected"],
+        filters=_filters(contents),
+        aspects=_aspects(contents),
+        cut=_cut(contents),
+        cards={pick: _card(contents, pick) for pick in contents.views},
+        whole=len(sample) == summary["read"],
+    )
+
+
+def _read(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _policy(scripts: list[str]) -> str:
+    """A content security policy under which nothing is loaded and no script runs but these two."""
+    digests = [hashlib.sha256(_inside_script(script).encode()).digest() for script in scripts]
+    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
+
+
+def _inside_script(script: str) -> str:
+    """A script that cannot end its own element."""
+    return script.replace("</script", "<\\/script").strip()
+
+
+def _style() -> str:
+    light, dark = theme.variables(theme.LIGHT), theme.variables(theme.DARK)
+    scheme = f"@media screen and (prefers-color-scheme: dark){{:root{{color-scheme:dark;{dark}}}}}"
+    return f":root{{color-scheme:light;{light}}}\n{scheme}\n{_read('style.css')}"
+
+
+def _figures(contents: Contents) -> str:
+    """All figures and the colours' roles as JSON that is safe inside a script element."""
+    fitted, sample = contents.fitted, contents.sample
+    usable = sample.usable
+    judged = usable & ~fitted.vetoed(sample.votes)
+    figures: dict[str, go.Figure] = {
+        "funnel": charts.draw_funnel(contents.stages),
+        "probability": charts.draw_probabilities(
+            sample.probability[judged], sample.keep[judged], fitted.cut.probability
+        ),
+    }
+    if len(fitted.names) > 1:
+        figures["agreement"] = charts.draw_agreement(fitted.names, *charts.find_agreement(sample))
+    for index, name in enumerate(fitted.names):
+        figures[f"score-{name}"] = charts.draw_scores(
+            sample.scores[index][usable], sample.votes[usable, index], fitted.ranges[index]
+        )
+    content = {
+        "roles": {colour: name for name, colour in theme.LIGHT.items()},
+        "figures": {name: json.loads(figure.to_json()) for name, figure in figures.items()},
+    }
+    text = json.dumps(content, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _filters(contents: Contents) -> list[dict[str, Any]]:
+    """One entry per filter: what it reads, its ranges in words, and what the summary says of it."""
+    found = []
+    usable = contents.sample.usable
+    for index, (name, judge) in enumerate(contents.filters.items()):
+        numbers, ranges = contents.summary["filters"][name], contents.fitted.ranges[index]
+        found.append(
+            {
+                "name": name,
+                "kind": judge.kind,
+                "reads": ", ".join(judge.reads),
+                "aspect": judge.aspect,
+                "required": judge.require,
+                "keep": words.interval(ranges.keep),
+                "drop": words.interval(ranges.drop),
+                "keep_asked": words.asked(judge.keep),
+                "drop_asked": words.asked(judge.drop),
+                "numbers": numbers,
+                "abstain": max(1 - numbers["coverage"], 0.0),
+                "unknown": int(np.isnan(contents.sample.scores[index][usable]).sum()),
+                "edges": contents.edges[name],
+            }
+        )
+    return found
+
+
+def _aspects(contents: Contents) -> list[dict[str, Any]]:
+    """One entry per aspect: its label model, its filters and the share of good samples it assumes or found."""
+    fitted = contents.fitted
+    judges = [fitted.names[index] for index in fitted.judges]
+    found = []
+    for aspect, (columns, model) in fitted.ensemble.aspects.items():
+        prior = getattr(model, "class_prior_", model.class_prior)
+        found.append(
+            {
+                "name": aspect,
+                "model": model.kind,
+                "filters": ", ".join(judges[column] for column in columns),
+                "prior": prior if isinstance(prior, float) else None,
+                "given": model.class_prior is not None,
+            }
+        )
+    return found
+
+
+def _cut(contents: Contents) -> dict[str, Any]:
+    """What was asked for and how the cut was made."""
+    order = contents.state.get("order") or {}
+    probability = contents.fitted.cut.probability
+    return {"probability": probability if 0 <= probability <= 1 else None, **order}
+
+
+def _card(contents: Contents, pick: int) -> dict[str, Any]:
+    """What a card tells of a sample beside its picture."""
+    sample = contents.sample
+    reason = sample.reasons[pick]
+    rejected = bool(np.isnan(sample.probability[pick]))
+    state = "rejected" if rejected else "kept" if sample.keep[pick] else "dropped"
+    votes = [
+        {
+            "name": name,
+            "score": words.number(float(sample.scores[index, pick])),
+            "vote": _VOTES[int(sample.votes[pick, index])],
+            "sign": _SIGNS[int(sample.votes[pick, index])],
+        }
+        for index, name in enumerate(contents.fitted.names)
+    ]
+    return {
+        "view": contents.views[pick],
+        "state": state,
+        "probability": None if rejected else float(sample.probability[pick]),
+        "reason": None if reason is None else reason.partition(": ")[2],
+        "votes": [] if rejected else votes,
+        "key": sample.keys[pick],
+        "shard": sample.shards[sample.shard[pick]].name,
+    }
