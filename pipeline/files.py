@@ -1,11 +1,11 @@
 """Files wherever they are: the local disk directly, anything else through Beam's filesystems."""
 
 import contextlib
+import itertools
 import os
 import re
 import socket
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 20
 _DAY = 24 * 3600
+_numbers = itertools.count()
 _AS_IT_IS = "uncompressed"  # Beam would otherwise go by the name's ending
 _REPEATING = ("reject", "reason", "source_shard")
-_TEMPORARY = re.compile(r"\.(?P<host>[^/]+)-(?P<process>\d+)-\d+\.partial$")
+_TEMPORARY = re.compile(r"-(?P<process>\d+)-\d+\.partial$")
 
 
 def _filesystems() -> "type[FileSystems]":
@@ -197,7 +198,7 @@ def writing(path: str) -> Iterator[BinaryIO]:
 
 def temporary_name(path: str) -> str:
     """A name that nobody else uses, beside a file; it tells which process to ask whether it is still in use."""
-    return f"{path}.{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.partial"
+    return f"{path}.{socket.gethostname()}-{os.getpid()}-{next(_numbers)}.partial"
 
 
 def remove_leftovers(folder: str) -> None:
@@ -211,7 +212,7 @@ def remove_leftovers(folder: str) -> None:
         path = os.path.join(folder, name + ".partial")
         match = _TEMPORARY.search(path)
         with contextlib.suppress(OSError):
-            here = match is not None and match["host"] == socket.gethostname()
+            here = match is not None and path[: match.start()].endswith("." + socket.gethostname())
             if match and (
                 not _is_alive(int(match["process"])) if here else time.time() - os.path.getmtime(path) > _DAY
             ):
