@@ -126,10 +126,9 @@ def _rows_and_rejects(path: str) -> tuple[int, int]:
     names = metadata.schema.to_arrow_schema().names
     column = metadata.schema.names.index("reject") if "reject" in names else None
     rejects = 0
-    if column is not None:
-        for group in range(metadata.num_row_groups):
-            statistics = metadata.row_group(group).column(column).statistics
-            rejects += metadata.row_group(group).num_rows - (statistics.null_count if statistics else 0)
+    for group in range(metadata.num_row_groups if column is not None else 0):
+        statistics = metadata.row_group(group).column(column).statistics
+        rejects += metadata.row_group(group).num_rows - (statistics.null_count if statistics else 0)
     return metadata.num_rows, rejects
 
 

@@ -40,7 +40,8 @@ _FORMATS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
 
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _SPACE = re.compile(r"\s+")
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+# Addresses of objects and counts of bytes: what Pillow says of one file alone, and no two reasons would be equal.
+_DETAIL = re.compile(r" at 0x[0-9a-fA-F]+| \(\d+ bytes not processed\)")
 
 
 def sniff(head: bytes) -> str | None:
@@ -149,8 +150,8 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    """One line for the tables, the same on every run, so without the addresses that Pillow prints of objects."""
-    text = _ADDRESS.sub("", _SPACE.sub(" ", str(error))).strip()[:200]
+    """One line for the tables, the same on every run, and for every file that is broken alike."""
+    text = _DETAIL.sub("", _SPACE.sub(" ", str(error))).strip()[:200]
     return f"picture cannot be decoded: {text or type(error).__name__}"
 
 

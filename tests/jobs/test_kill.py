@@ -1,0 +1,58 @@
+"""kill -9 in every stage: the same command again ends with the same bytes, nothing left over."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from chaffinch.jobs.demo.pool import write_pool
+
+CONFIG = """\
+input: {pool}
+output: {output}
+filters:
+  words: {{column: captions.words, keep: top 60%, drop: bottom 20%}}
+  entropy: {{column: pictures.entropy, keep: top 60%, drop: bottom 20%}}
+keep: {{fraction: 0.4}}
+emit: {{samples_per_shard: 3, shuffle_seed: 5}}
+run: {{max_rejected: 1}}
+"""
+
+# What is there once a stage has begun, and what is not before it has ended.
+MOMENTS = {
+    "score": ("store/scores/pictures-*/*.parquet", 3),
+    "fit": ("config.yaml", 1),
+    "decide": ("decisions/*.parquet", 2),
+    "emit": ("shards/*.tar", 5),
+}
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kill") / "pool"
+    write_pool(folder, samples=160, shard_size=8, seed=11)
+    return folder
+
+
+def test_killed_and_run_again_is_as_if_nothing_had_happened(pool, tmp_path, digests):
+    output = tmp_path / "out"
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG.format(pool=pool, output=output))
+    command = [sys.executable, "-m", "chaffinch.jobs.main", "run", str(config), "--quiet"]
+    subprocess.run(command, check=True, capture_output=True)
+    expected = digests(output)
+    killed = 0
+    for moment, (pattern, count) in MOMENTS.items():
+        shutil.rmtree(output)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and len(list(output.glob(pattern))) < count:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        assert digests(output) != expected or process.returncode == 0, f"{moment}: killed too late to tell anything"
+        subprocess.run(command, check=True, capture_output=True)
+        assert digests(output) == expected, moment
+    assert killed >= len(MOMENTS) - 1  # a machine in a hurry may once be faster than the signal
