@@ -91,7 +91,10 @@ class _Watch(threading.Thread):
 
     def _look(self) -> None:
         try:
-            new = (self._finished() & self._tables.keys()) - self._known
+            done = self._finished() & self._tables.keys()
+            if not self._known <= done:  # what an earlier run had left was cleared away
+                self._known, self._samples, self._rejects = set(), 0, 0
+            new = done - self._known
             for shard in sorted(new):
                 rows, rejects = _rows_and_rejects(self._tables[shard])
                 self._samples, self._rejects = self._samples + rows, self._rejects + rejects
