@@ -1,0 +1,136 @@
+"""The report in a real browser, without a network: figures are drawn, nothing spills over, light and dark and paper."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+from PIL import Image
+
+from chaffinch.jobs.report.theme import DARK, LIGHT
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--enable-logging=stderr",
+    "--virtual-time-budget=5000",
+)
+DARK_SCREEN = "--blink-settings=preferredColorScheme=0"
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)")
+
+
+@pytest.fixture
+def browse(tmp_path):
+    """(file, flags) -> what the browser writes to standard output; fails where the page complains."""
+
+    def run(file, *flags):
+        folder = tmp_path / "profile"
+        done = subprocess.run(
+            [CHROMIUM, *FLAGS, f"--user-data-dir={folder}", *flags, f"file://{file}"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+        assert done.returncode == 0, done.stderr
+        complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        assert not complaints
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def probe(tmp_path):
+    """(page, script) -> a copy that runs a script of the test's own, which the page's policy would not let run."""
+
+    def write(page, script):
+        page, replaced = re.subn(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+        assert replaced == 1
+        file = tmp_path / "probe.html"
+        file.write_text(page.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
+        return file
+
+    return write
+
+
+def test_every_figure_is_drawn(decided, browse, parse):
+    page = browse(decided.output / "report.html", "--dump-dom")
+    assert 'data-drawn="yes"' in page
+    charts = parse(decided.page).find("div", "chart")
+    assert len(charts) == 3 + len(decided.summary["filters"])
+    for chart in charts:
+        _, _, rest = page.partition(f'id="{chart.attributes["id"]}"')
+        assert "main-svg" in rest[:3000], chart.attributes["id"]
+
+
+@pytest.mark.parametrize("policy", [True, False], ids=["as it is", "without its policy"])
+def test_what_a_pool_holds_does_not_run(hostile, browse, probe, policy):
+    file = hostile.output / "report.html" if policy else probe(hostile.page, "0")
+    page = browse(file, "--dump-dom")
+    assert 'data-drawn="yes"' in page
+    assert "data-owned" not in page
+
+
+@pytest.mark.parametrize("width", [360, 768, 1440])
+def test_nothing_is_wider_than_the_screen(decided, browse, probe, tmp_path, width):
+    measure = """
+        const all = [...document.querySelectorAll("section > *, .panel, .chart, .tiles, h3, pre")];
+        const loose = all.filter((one) => !one.closest(".gallery, .scroll"));
+        const right = Math.max(...loose.map((one) => one.getBoundingClientRect().right));
+        parent.postMessage([innerWidth, document.documentElement.scrollWidth, Math.ceil(right)].join(" "), "*");
+    """
+    # A window has a least width; a frame can be as narrow as a phone.
+    listen = "addEventListener('message', (event) => { document.documentElement.dataset.widths = event.data; });"
+    frame = f'<iframe src="{probe(decided.page, measure)}" style="width:{width}px;height:900px;border:0"></iframe>'
+    outer = tmp_path / "frame.html"
+    outer.write_text(f"<!DOCTYPE html><script>{listen}</script>{frame}")
+    page = browse(outer, "--window-size=1600,1000", "--dump-dom")
+    inner, scroll, right = map(int, re.search(r'data-widths="(\d+) (\d+) (\d+)"', page).groups())
+    assert inner == width
+    assert scroll <= inner
+    assert right <= inner
+
+
+@pytest.mark.parametrize(("flags", "colours"), [((), LIGHT), ((DARK_SCREEN,), DARK)], ids=["light", "dark"])
+def test_it_follows_the_screen_in_light_and_dark(decided, browse, tmp_path, flags, colours):
+    shot = tmp_path / "shot.png"
+    browse(decided.output / "report.html", "--window-size=1280,1800", f"--screenshot={shot}", *flags)
+    with Image.open(shot) as picture:
+        assert picture.convert("RGB").getpixel((2, 2)) == rgb(colours["page"])
+        seen = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24)}
+    # The page's own colours, and bars of figures in those of the same theme.
+    for role in ("surface", "ink", "keep", "drop", "accent"):
+        assert rgb(colours[role]) in seen, role
+    other = LIGHT if colours is DARK else DARK
+    assert rgb(other["page"]) not in seen
+
+
+def rgb(colour):
+    return tuple(bytes.fromhex(colour.removeprefix("#")))
+
+
+def test_it_prints_in_light_even_from_a_dark_screen(decided, browse, probe, tmp_path):
+    paper = tmp_path / "report.pdf"
+    browse(decided.output / "report.html", "--no-pdf-header-footer", f"--print-to-pdf={paper}", DARK_SCREEN)
+    data = paper.read_bytes()
+    assert data.startswith(b"%PDF")
+    pages = max(map(int, re.findall(rb"/Count (\d+)", data)))
+    assert 5 <= pages <= 40
+    # What the figures look like when paper is asked for: the script listens to the same event.
+    script = """
+        dispatchEvent(new Event("beforeprint"));
+        const widths = [...document.querySelectorAll(".chart .main-svg")].map((one) => one.getAttribute("width"));
+        document.documentElement.dataset.paper = [...new Set(widths)].join(" ");
+    """
+    page = browse(probe(decided.page, script), "--dump-dom")
+    assert 'data-paper="680"' in page
