@@ -79,11 +79,7 @@ def describe(kind: str | None) -> str:
     Raises:
         KeyError: there is no such kind; the message names the nearest.
     """
-    families: dict[str, Mapping[str, type[Any]]] = {
-        "Scorers": scorers(),
-        "Filters": filters(),
-        "Label models": label_models(),
-    }
+    families = _families()
     if kind is None:
         parts = []
         for title, classes in families.items():
@@ -96,6 +92,28 @@ def describe(kind: str | None) -> str:
             f"no kind {kind!r}; {nearest(kind, [name for classes in families.values() for name in classes])}"
         )
     return "\n\n".join(_detail(title, kind, cls) for title, cls in found)
+
+
+def page() -> str:
+    """docs/kinds.md: every kind with its docstring, columns and settings.
+
+    Returns:
+        Markdown.
+    """
+    parts = [
+        "# Kinds",
+        "Made by `chaffinch kinds --page`; a test keeps it true. A kind is the name of the file that defines it, and "
+        "the name of an entry in a config unless `kind:` says otherwise.",
+    ]
+    for title, classes in _families().items():
+        parts.append(f"## {title}")
+        for name, cls in sorted(classes.items()):
+            parts += [f"### {name}", f"```text\n{_detail(title, name, cls)}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _families() -> dict[str, Mapping[str, type[Any]]]:
+    return {"Scorers": scorers(), "Filters": filters(), "Label models": label_models()}
 
 
 def _summary(cls: type[Any]) -> str:

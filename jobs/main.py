@@ -19,6 +19,7 @@ _COMMANDS = {
     "decide": "votes, label models, keep or drop; reads score tables, never a pixel",
     "emit": "write the kept samples as shards and as a subset file",
     "report": "one self-contained report.html",
+    "train": "train a CLIP on shards; goes on where it was stopped",
 }
 
 
@@ -78,17 +79,23 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("settings", nargs="*", metavar="key=value", help="config entries by their dotted path")
     kind = commands.add_parser("kinds", parents=[common], help="the scorer, filter and label model kinds")
     kind.add_argument("kind", nargs="?", help="one kind's settings, columns, units and defaults")
+    kind.add_argument("--page", action="store_true", help="all of it as Markdown: docs/kinds.md")
     return parser
 
 
 def _run(options: argparse.Namespace, console: Console, beam_options: tuple[str, ...]) -> int:
     if options.command == "kinds":
         try:
-            console.result(kinds.describe(options.kind))
+            console.result(kinds.page().rstrip() if options.page else kinds.describe(options.kind))
         except KeyError as error:
             raise ConfigError(f"command line: {error.args[0]}") from error
         return DONE
     _set_up_logging(options.verbose)
+    if options.command == "train":
+        from chaffinch.jobs.train import run_train
+
+        run_train(options.config, options.settings, console)
+        return DONE
     # Beam takes a second to import; `kinds` and errors on the command line need not wait for it.
     from chaffinch.jobs.run import run_command
 
