@@ -13,7 +13,7 @@ from chaffinch.filters.fitted import Fitted
 from chaffinch.filters.statistics import DIGIT_BITS, Histogram, sortable
 from chaffinch.pipeline.patterns import Patterns
 from chaffinch.pipeline.repeats import Claims, Seen, Suspects
-from chaffinch.pipeline.rows import Part, Rows, Source, read_scores, read_uids
+from chaffinch.pipeline.rows import Part, Rows, Source, count_rows, read_scores, read_uids
 
 # So many digits are counted at once: a histogram has 65,536 bins, and adding one for each shard would take longer.
 _MOST_WAITING = 1 << 19
@@ -80,7 +80,7 @@ class CountPool:
     Attributes:
         source: where columns come from.
         filters: name -> filters whose values are counted.
-        size: bits for the search for repeats.
+        size: bits for the search for repeats; 0 where they are known.
     """
 
     source: Source
@@ -89,13 +89,15 @@ class CountPool:
 
     def __call__(self, part: Part) -> PoolCounts:
         """Counts one shard."""
-        rows = Rows.read(part, self.source, list(self.filters.values()))
-        uids = read_uids(part, self.source, rows.usable)
+        scores = read_scores(part, self.source, list(self.filters.values()))
         high = {
-            name: DigitCounts([(_keys(scores) >> DIGIT_BITS).astype(np.uint16)])
-            for name, scores in zip(self.filters, rows.scores, strict=True)
+            name: DigitCounts([(_keys(values) >> DIGIT_BITS).astype(np.uint16)])
+            for name, values in zip(self.filters, scores, strict=True)
         }
-        return PoolCounts(len(rows.reject), high, Seen.of(uids, self.size))
+        if not self.size:
+            return PoolCounts(count_rows(part, self.source), high, Seen(0, [], []))
+        usable = Rows.read(part, self.source, []).usable
+        return PoolCounts(len(usable), high, Seen.of(read_uids(part, self.source, usable), self.size))
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Deciding: what was learned from the pool, applied to every shard. Reads tables, never a pixel."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -42,8 +43,11 @@ def decide(
         The counts, and what fitted.json says.
     """
     path = files.join(output, "fitted.json")
-    state = _read_state(path, made_from)
-    if state is None:
+    state = _read_state(path)
+    if state.get("made_from") != made_from:
+        # Repeats depend on the tables alone, not on what is asked of them.
+        rows_from = _digest(pool)
+        known = _repeats(state) if state.get("rows_from") == rows_from else None
         files.remove(path)
         for name in sorted(files.names_below(files.join(output, "decisions"))):
             files.remove(files.join(output, "decisions", name))
@@ -51,23 +55,34 @@ def decide(
         def count(label: str, parts: Sequence[Part], function: Callable[[Part], Any]) -> Any:
             return add_up(engine, label, parts, function, output)
 
-        learned = learn(count, pool, reference, judgement, frozen)
+        learned = learn(count, pool, reference, judgement, frozen, known)
         repeated = {name: list(rows) for name, rows in learned.repeated.items()}
-        state = {"made_from": made_from, "repeated": repeated, **learned.report, "judgement": learned.fitted.state()}
+        state = {"made_from": made_from, "rows_from": rows_from, "repeated": repeated, **learned.report}
+        state["judgement"] = learned.fitted.state()
         files.write_bytes(path, (json.dumps(state, indent=1) + "\n").encode())
         fitted = learned.fitted
     else:
         fitted = Fitted.restore(state["judgement"], model_class)
-    parts = pool.parts({name: tuple(rows) for name, rows in state["repeated"].items()})
+    parts = pool.parts(_repeats(state))
     judge = Decide(pool.source, judgement.filters, fitted, judgement.seed, output)
     return add_up(engine, "Decide", parts, judge, output), state
 
 
-def _read_state(path: str, made_from: str) -> dict[str, Any] | None:
+def _read_state(path: str) -> dict[str, Any]:
     if not files.exists(path):
-        return None
+        return {}
     try:
-        state: dict[str, Any] = json.loads(files.read_bytes(path))
+        state = json.loads(files.read_bytes(path))
     except ValueError:
-        return None
-    return state if state.get("made_from") == made_from else None
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _repeats(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(rows) for name, rows in state["repeated"].items()}
+
+
+def _digest(pool: Pool) -> str:
+    """Names the tables that a pool's rows are in."""
+    content = [[shard.name, shard.stamp] for shard in pool.shards], dict(pool.source.tables)
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

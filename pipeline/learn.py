@@ -110,7 +110,12 @@ Count = Callable[[str, Sequence[Part], Callable[[Part], Any]], Any]
 
 
 def measure(
-    count: Count, pool: Pool, filters: Mapping[str, Filter], shares: Mapping[tuple[str, str], Share], ranked: set[str]
+    count: Count,
+    pool: Pool,
+    filters: Mapping[str, Filter],
+    shares: Mapping[tuple[str, str], Share],
+    ranked: set[str],
+    repeated: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Measured:
     """Finds the exact ends of shares, the ranks of scores, and repeated uids, in two passes over a pool.
 
@@ -120,15 +125,15 @@ def measure(
         filters: all filters.
         shares: filter and "keep" or "drop" -> the share that is to be found.
         ranked: filters whose ranks are wanted.
+        repeated: shard -> rows that repeat an earlier sample's uid, where they are known.
 
     Returns:
         What was found.
     """
     wanted = {name for name, _ in shares} | ranked
     counted = {name: judge for name, judge in filters.items() if name in wanted}
-    first: PoolCounts = count(
-        "Count values", pool.parts(), CountPool(pool.source, counted, table_size(len(pool.shards)))
-    )
+    size = table_size(len(pool.shards)) if repeated is None else 0
+    first: PoolCounts = count("Count values", pool.parts(), CountPool(pool.source, counted, size))
     if not first.read:
         raise EmptyPoolError(f"no sample was found in {len(pool.shards)} shards, such as {pool.shards[0].path}")
     high = {name: counts.histogram() for name, counts in first.high.items()}
@@ -140,16 +145,16 @@ def measure(
     }
     suspects = first.seen.suspects()
     ends: dict[tuple[str, str], float | None] = dict.fromkeys(searches)
-    repeated: Mapping[str, tuple[int, ...]] = {}
     if digits or suspects.bits is not None:
         needed = {name: counted[name] for name in digits}
         fine: FineCounts = count("Count finely", pool.parts(), CountFine(pool.source, needed, digits, suspects))
-        repeated = fine.claims.repeated([shard.name for shard in pool.shards])
+        if repeated is None:
+            repeated = fine.claims.repeated([shard.name for shard in pool.shards])
         for key, search in searches.items():
             if search is not None:
                 ends[key] = search.finish(fine.low[key[0], search.digit].histogram())
     ranks = {name: Ranks.from_histogram(high[name]) for name in sorted(ranked)}
-    return Measured(ranks, ends, repeated)
+    return Measured(ranks, ends, repeated or {})
 
 
 def find_shares(filters: Mapping[str, Filter], of_reference: bool) -> dict[tuple[str, str], Share]:
@@ -208,7 +213,12 @@ class Learned:
 
 
 def learn(
-    count: Count, pool: Pool, reference: Pool | None, judgement: Judgement, frozen: Fitted | None = None
+    count: Count,
+    pool: Pool,
+    reference: Pool | None,
+    judgement: Judgement,
+    frozen: Fitted | None = None,
+    repeated: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Learned:
     """Fits everything that depends on the pool.
 
@@ -218,6 +228,7 @@ def learn(
         reference: known-good samples that ranges may lean on.
         judgement: what the config asks for.
         frozen: numbers learned elsewhere: used unchanged, only votes are counted.
+        repeated: shard -> rows of the pool that repeat an earlier sample's uid, where they are known.
 
     Returns:
         The judgement and what was learned beside it.
@@ -229,15 +240,15 @@ def learn(
     filters = judgement.filters
     required = [judge.require for judge in filters.values()]
     if frozen is not None:
-        repeated = measure(count, pool, filters, {}, set()).repeated
+        repeated = measure(count, pool, filters, {}, set(), repeated).repeated
         fitted = frozen
     else:
         ranked = {name for name, judge in filters.items() if judgement.orders and not judge.require}
-        found = measure(count, pool, filters, find_shares(filters, of_reference=False), ranked)
+        found = measure(count, pool, filters, find_shares(filters, of_reference=False), ranked, repeated)
         ends, repeated = dict(found.ends), found.repeated
         shares = find_shares(filters, of_reference=True)
         if reference is not None and shares:
-            ends |= measure(count, reference, filters, shares, set()).ends
+            ends |= measure(count, reference, filters, shares, set(), {}).ends
         ranges = fit_ranges(filters, ends)
         blank = Ensemble({})
         fitted = Fitted(list(filters), required, ranges, found.ranks, blank, judgement.uncovered, Cut(-1.0))

@@ -151,6 +151,12 @@ def read_scores(part: Part, source: Source, filters: Sequence[Filter]) -> list[n
     return [judge.score(columns) for judge in filters]
 
 
+def count_rows(part: Part, source: Source) -> int:
+    """How many samples were found in a shard."""
+    rows: int = files.open_table(source.store.samples(part.shard.name)).metadata.num_rows
+    return rows
+
+
 def read_uids(part: Part, source: Source, chosen: np.ndarray | None = None) -> np.ndarray:
     """Reads uids of a shard.
 

@@ -1,6 +1,7 @@
 """Running one function over all shards with Beam, on whatever runner, and adding up what it returns."""
 
 import pickle
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.window import GlobalWindows
 
 from chaffinch.pipeline import files
-from chaffinch.pipeline.workers import Workers, workers
+from chaffinch.pipeline.workers import Workers, load_function, workers
 
 # Items that a worker process gets at once: few enough for all to end together, enough to send few sums back.
 _TURNS = 8
@@ -28,6 +29,15 @@ class Summable(Protocol):
     def merge(self, other: Self) -> Self:
         """Adds another part; may change and return `self`."""
         ...
+
+
+def set_up_filesystems(beam_options: Sequence[str]) -> None:
+    """Tells Beam's filesystems of endpoints and credentials; needed before the first listing, ahead of any pipeline.
+
+    Args:
+        beam_options: as on a command line.
+    """
+    FileSystems.set_options(PipelineOptions(list(beam_options)))
 
 
 @dataclass(frozen=True)
@@ -106,23 +116,38 @@ class AddUp(beam.CombineFn):
         return total
 
 
+@dataclass(frozen=True)
+class CallFromFile:
+    """A function that Beam need not carry: runners limit the size of a pipeline.
+
+    Attributes:
+        path: a file that holds it, pickled.
+    """
+
+    path: str
+
+    def __call__(self, item: Any) -> Any:
+        """Calls it."""
+        return load_function(self.path)(item)
+
+
 class WorkInProcesses(beam.DoFn):
     """Hands work to the worker processes, all of it before any is waited for, so that one thread of Beam's will do."""
 
-    def __init__(self, engine: Engine, work: bytes) -> None:
+    def __init__(self, engine: Engine, function: str) -> None:
         """Keeps the settings.
 
         Args:
             engine: how many processes there are.
-            work: a pickled function of one item that returns statistics.
+            function: a file that holds a pickled function of one item, which returns statistics.
         """
         self._engine = engine
-        self._work = work
+        self._function = function
         self._sums: list[Future[Any]] = []
 
     def process(self, items: Sequence[Any]) -> None:
         """Works on some items."""
-        self._sums.append(self._engine.start_workers().submit(self._work, items))
+        self._sums.append(self._engine.start_workers().submit(self._function, items))
 
     def finish_bundle(self) -> Iterator[Any]:
         """Waits for what comes of them."""
@@ -150,17 +175,22 @@ def add_up(
         return None
 
     path = files.temporary_name(files.join(scratch, "sum"))
+    # Worker processes keep what they have read under this name.
+    function = files.temporary_name(files.join(scratch, f"function-{uuid.uuid4().hex}"))
     elements: Sequence[Any] = items
     threads = None
     if isinstance(work, beam.DoFn):
         step = beam.ParDo(work)
-    elif engine.processes and b"__main__" not in (pickled := pickle.dumps(work)):
-        size = min(-(-len(items) // (_TURNS * engine.processes)), _MOST_AT_ONCE)
-        elements = [items[start : start + size] for start in range(0, len(items), size)]
-        engine.start_workers()  # while Beam starts
-        step, threads = beam.ParDo(WorkInProcesses(engine, pickled)), 1
+    elif b"__main__" in (pickled := pickle.dumps(work)):
+        step = beam.Map(work)  # only Beam's pickler can send what a script defines
     else:
-        step = beam.Map(work)
+        files.write_bytes(function, pickled)
+        step = beam.Map(CallFromFile(function))
+        if engine.processes:
+            size = min(-(-len(items) // (_TURNS * engine.processes)), _MOST_AT_ONCE)
+            elements = [items[start : start + size] for start in range(0, len(items), size)]
+            engine.start_workers()  # while Beam starts
+            step, threads = beam.ParDo(WorkInProcesses(engine, function)), 1
 
     def build(pipeline: beam.Pipeline) -> object:
         return (
@@ -172,11 +202,12 @@ def add_up(
             | "Write the sum" >> beam.Map(_write_pickle, path)
         )
 
-    engine.run(build, threads)
     try:
+        engine.run(build, threads)
         return _read_pickle(path)
     finally:
         files.remove(path)
+        files.remove(function)
 
 
 def _write_pickle(value: object, path: str) -> None:

@@ -1,5 +1,7 @@
 """Worker processes beside a local run: numpy mostly holds Python's lock, so that threads would only take turns."""
 
+import atexit
+import contextlib
 import functools
 import os
 import pickle
@@ -11,6 +13,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+
+from chaffinch.pipeline import files
 
 _PROGRAM = "import sys; from chaffinch.pipeline.workers import serve; serve(sys.argv[1:])"
 
@@ -41,16 +45,22 @@ class Workers:
                 )
             )
         self._threads = ThreadPoolExecutor(count, "worker")
+        atexit.register(self._end)
 
-    def submit(self, function: bytes, items: Sequence[Any]) -> Future[Any]:
+    def _end(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().communicate()  # the end of its input is the end of the process
+
+    def submit(self, function: str, items: Sequence[Any]) -> Future[Any]:
         """Promises what `add_up` returns."""
         return self._threads.submit(self.add_up, function, items)
 
-    def add_up(self, function: bytes, items: Sequence[Any]) -> Any:
+    def add_up(self, function: str, items: Sequence[Any]) -> Any:
         """Lets an idle process work; waits until there is one, and until it is done.
 
         Args:
-            function: a pickled function of one item that returns statistics with `merge`.
+            function: a file that holds a pickled function of one item, which returns statistics with `merge`.
             items: at least one.
 
         Returns:
@@ -104,12 +114,19 @@ def serve(beam_options: Sequence[str]) -> None:
             except EOFError:
                 return
             try:
-                reply = (True, _add_up(pickle.loads(function), items))
+                reply = (True, _add_up(load_function(function), items))
             except Exception as error:
                 error.add_note(traceback.format_exc())
                 reply = (False, error)
             pickle.dump(reply, replies, protocol=5)
             replies.flush()
+
+
+@functools.lru_cache(maxsize=1)
+def load_function(path: str) -> Callable[[Any], Any]:
+    """A pickled function; it may hold many megabytes, hence a file that each process reads once."""
+    function: Callable[[Any], Any] = pickle.loads(files.read_bytes(path))  # written by this run's own driver
+    return function
 
 
 def _add_up(function: Callable[[Any], Any], items: Sequence[Any]) -> Any:
