@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import hashlib
 import importlib.util
@@ -17,6 +16,7 @@ import pyarrow as pa
 from PIL import Image
 
 from chaffinch.scoring.scorer import Batch, Column, SampleError, Scorer
+from chaffinch.scoring.training.architectures import find_architecture, nearest, open_clip_name, packaged
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,8 @@ class Clip(Scorer):
     whose name ends in -quickgelu when they are a local file; by their tag they are recognised.
 
     Attributes:
-        model: name of an open_clip model, such as ViT-B-32.
+        model: name of an open_clip model, such as ViT-B-32, or of one packaged with Chaffinch, or the path of a JSON
+            file that describes one as open_clip's model_configs or a published open_clip_config.json do.
         pretrained: a tag of that model, such as datacomp_xl_s13b_b90k, or a local file of weights. It is a file where
             it exists, holds a "/" or ends in .pt, .pth, .bin, .safetensors or .ckpt.
         embeddings: whether to keep the embeddings: 4 * d bytes a sample.
@@ -89,17 +90,19 @@ class Clip(Scorer):
         """
         columns: dict[str, pa.DataType] = {"similarity": pa.float32()}
         if self.embeddings:
-            vector = pa.list_(pa.float16(), self._dimensions())
+            vector = pa.list_(pa.float16(), dimensions(self.model))
             columns |= {"image_embedding": vector, "caption_embedding": vector}
         return columns
 
     def identity(self) -> dict[str, Any]:
-        """The settings, with the digest of a local file in place of its path, so that moving it changes nothing.
+        """The settings, with the digests of local files in place of their paths, so that moving them changes nothing.
 
         Raises:
-            ValueError: the local file is missing.
+            ValueError: a local file is missing.
         """
-        identity = dataclasses.asdict(self) | {"model": self._name(), "pretrained": _tag(self.pretrained)}
+        architecture = find_architecture(self.model)
+        model = open_clip_name(self.model) if architecture is None else architecture.digest
+        identity = dataclasses.asdict(self) | {"model": model, "pretrained": _tag(self.pretrained)}
         if _is_file(self.pretrained):
             path = _weights(self.pretrained)
             status = path.stat()
@@ -112,12 +115,12 @@ class Clip(Scorer):
         Raises:
             ValueError: open_clip has no such model, or the file is missing.
         """
-        self._dimensions()
+        dimensions(self.model)
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision {self.precision!r} is unknown: use one of {', '.join(get_args(Precision))}")
         if not self.pretrained:
             raise ValueError("pretrained is empty: name a tag of the model, or a file of weights")
-        if _is_file(self.pretrained):
+        if _is_file(self.pretrained) or find_architecture(self.model) is not None:
             _weights(self.pretrained)
 
     def load(self, device: str) -> Model:
@@ -138,15 +141,15 @@ class Clip(Scorer):
         self.check()
         import open_clip
 
-        name = self._name()
-        if _is_file(self.pretrained):
-            path = _weights(self.pretrained).resolve()  # an absolute path is never taken for a tag
-            where: dict[str, Any] = {"pretrained": str(path)}
-            remedy = f"is it a checkpoint of {name}, complete and not a TorchScript archive?"
-        else:
+        name, architecture = open_clip_name(self.model), find_architecture(self.model)
+        remedy = f"is it a checkpoint of {name}, complete and not a TorchScript archive?"
+        where: dict[str, Any] = {}
+        if architecture is None and _is_file(self.pretrained):
+            where = {"pretrained": str(_weights(self.pretrained).resolve())}  # absolute: never taken for a tag
+        elif architecture is None:
             tags = open_clip.list_pretrained_tags_by_model(name)
             if _tag(self.pretrained) not in tags:
-                raise ValueError(f"{name} has no weights named {self.pretrained!r}: {_nearest(self.pretrained, tags)}")
+                raise ValueError(f"{name} has no weights named {self.pretrained!r}: {nearest(self.pretrained, tags)}")
             settings = open_clip.get_pretrained_cfg(name, _tag(self.pretrained))
             # Only the tag knows that its weights were trained with the quick form; open_clip would merely warn.
             where = {"pretrained": self.pretrained, "force_quick_gelu": bool(settings.get("quick_gelu"))}
@@ -154,10 +157,13 @@ class Clip(Scorer):
         # Built on the cpu, so that only weights can be at fault here and not a device short of memory. Damaged files
         # raise whatever the reader of their format raises.
         try:
-            network, _, transform = open_clip.create_model_and_transforms(
-                name, **where, precision="fp32", device="cpu", weights_only=True, require_pretrained=True
-            )
-            tokenizer = open_clip.get_tokenizer(name)
+            if architecture is not None:
+                network, transform, tokenizer = architecture.create(_weights(self.pretrained))
+            else:
+                network, _, transform = open_clip.create_model_and_transforms(
+                    name, **where, precision="fp32", device="cpu", weights_only=True, require_pretrained=True
+                )
+                tokenizer = open_clip.get_tokenizer(name)
         except Exception as error:
             reason = " ".join(str(error).split())[:400]
             raise ValueError(f"cannot load {self.pretrained!r} into {name}: {remedy} ({reason})") from error
@@ -206,16 +212,19 @@ class Clip(Scorer):
             columns |= {"image_embedding": _vectors(images), "caption_embedding": _vectors(captions)}
         return columns
 
-    def _name(self) -> str:
-        """The model's name as open_clip's configs spell it; OpenAI writes ViT-B/32."""
-        return self.model.replace("/", "-")
 
-    def _dimensions(self) -> int:
-        """The length of the embeddings."""
-        models, name = _models(), self._name()
-        if name not in models:
-            raise ValueError(f"open_clip has no model named {self.model!r}: {_nearest(name, sorted(models))}")
-        return models[name]
+def dimensions(model: str) -> int:
+    """The length d of a model's embeddings, without torch.
+
+    Raises:
+        ValueError: there is no such model, or the file that describes it is damaged.
+    """
+    if (architecture := find_architecture(model)) is not None:
+        return architecture.dimensions
+    models, name = _models(), open_clip_name(model)
+    if name not in models:
+        raise ValueError(f"open_clip has no model named {model!r}: {nearest(name, sorted([*models, *packaged()]))}")
+    return models[name]
 
 
 @functools.cache
@@ -252,15 +261,6 @@ def _digest(path: Path, size: int, changed: int) -> str:
 def _tag(pretrained: str) -> str:
     """A tag as open_clip's table spells it."""
     return pretrained.lower().replace("-", "_")
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    """A remedy: the valid names most like this one, or all where none is."""
-    lower = {valid.lower(): valid for valid in names}
-    similar = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
-    if similar:
-        return f"did you mean {' or '.join(lower[valid] for valid in similar)}?"
-    return f"it can be {', '.join(names)}" if names else "name a local file of weights, for it has no tags"
 
 
 def _tokenise(captions: Sequence[str], model: Model) -> "torch.Tensor":
