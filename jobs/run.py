@@ -13,6 +13,7 @@ from chaffinch.jobs.experiment import Experiment
 from chaffinch.jobs.report.command import run_report
 from chaffinch.jobs.score import run_score
 from chaffinch.pipeline import files
+from chaffinch.pipeline.runner import set_up_filesystems
 
 _STAGES = {
     "run": ("score", "decide", "emit", "report"),
@@ -50,6 +51,7 @@ def run_command(
             overrides.append(setting)
     if fitted is not None and command == "score":
         raise ConfigError("command line: fitted= has no meaning for score; it goes with decide, emit, report and run")
+    set_up_filesystems(beam_options)
     experiment = Experiment(load_config(config, overrides), console, beam_options, fitted)
     files.remove_leftovers(experiment.output)
     files.remove_leftovers(experiment.config.store)

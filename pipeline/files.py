@@ -30,6 +30,9 @@ def _filesystems() -> "type[FileSystems]":
     """Beam's filesystems; imported only where needed, for that takes worker processes a second and 100 MB each."""
     from apache_beam.io.filesystems import FileSystems
 
+    from chaffinch.pipeline.s3 import share_connections
+
+    share_connections()
     return FileSystems
 
 
@@ -146,10 +149,19 @@ def read_bytes(path: str) -> bytes:
 
 
 def open_binary(path: str) -> BinaryIO:
-    """Opens a file to read and seek in its bytes as they are."""
+    """Opens a file to read and seek in its bytes as they are.
+
+    Raises:
+        OSError: it cannot be opened, on whatever filesystem.
+    """
     if is_local(path):
         return open(path, "rb")
-    return _filesystems().open(path, compression_type=_AS_IT_IS)
+    try:
+        return _filesystems().open(path, compression_type=_AS_IT_IS)
+    except OSError:
+        raise
+    except Exception as error:  # each of Beam's filesystems has errors of its own, such as that of S3 for a 403
+        raise OSError(f"{path}: {error}") from error
 
 
 @contextlib.contextmanager
