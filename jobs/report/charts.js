@@ -4,6 +4,8 @@
   const { roles, figures } = JSON.parse(document.getElementById("figures").textContent);
   const settings = { displayModeBar: false, responsive: true };
   const printWidth = 680;
+  const places = new Map();
+  let turn;
 
   const inColours = (value, style) => {
     if (typeof value === "string") {
@@ -14,20 +16,41 @@
     return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, inColours(part, style)]));
   };
 
-  const draw = (width) => {
-    const style = getComputedStyle(document.documentElement);
-    for (const [name, figure] of Object.entries(figures)) {
-      const place = document.getElementById("chart-" + name);
-      if (!place) continue;
-      const { data, layout } = inColours(figure, style);
-      if (width) layout.width = width;
-      Plotly.react(place, data, layout, settings);
-    }
+  const draw = (name, width) => {
+    const { data, layout } = inColours(figures[name], getComputedStyle(document.documentElement));
+    if (width) layout.width = width;
+    Plotly.react(places.get(name), data, layout, settings);
   };
 
-  draw();
-  document.documentElement.dataset.drawn = "yes";
-  matchMedia("screen and (prefers-color-scheme: dark)").addEventListener("change", () => draw());
-  addEventListener("beforeprint", () => draw(printWidth));
-  addEventListener("afterprint", () => draw());
+  // One after the other, so that the page can be read and scrolled while the lower ones are still being drawn.
+  const drawInTurns = () => {
+    clearTimeout(turn);
+    const waiting = [...places.keys()];
+    const next = () => {
+      if (waiting.length === 0) {
+        document.documentElement.dataset.drawn = "yes";
+        return;
+      }
+      draw(waiting.shift());
+      turn = setTimeout(next);
+    };
+    next();
+  };
+
+  // Paper waits for nobody: all of them now, as wide as a page.
+  const drawForPaper = () => {
+    clearTimeout(turn);
+    for (const name of places.keys()) draw(name, printWidth);
+  };
+
+  for (const [name, figure] of Object.entries(figures)) {
+    const place = document.getElementById("chart-" + name);
+    if (!place) continue;
+    place.style.minHeight = figure.layout.height + "px"; // nothing moves when it is drawn
+    places.set(name, place);
+  }
+  drawInTurns();
+  matchMedia("screen and (prefers-color-scheme: dark)").addEventListener("change", drawInTurns);
+  addEventListener("beforeprint", drawForPaper);
+  addEventListener("afterprint", drawInTurns);
 })();

@@ -167,7 +167,7 @@ def _name(inputs: str | list[str]) -> str:
 def _settings(config: str) -> str:
     content = yaml.safe_load(config)
     chosen = {name: content[name] for name in ("scorers", "filters", "ensemble", "keep", "emit")}
-    return yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
 
 
 def _note(shards: Sequence[str], problem: str) -> list[str]:

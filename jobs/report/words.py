@@ -8,8 +8,8 @@ def number(value: float) -> str:
     """A measurement with up to four digits."""
     if value != value:
         return "cannot judge"
-    if abs(value) >= 10_000:
-        return f"{value:,.0f}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}".replace("-", "\N{MINUS SIGN}")
     text = f"{value:.4g}" if abs(value) >= 1 else f"{value:.3g}"
     return "0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 

@@ -84,10 +84,15 @@ def test_what_a_pool_holds_does_not_run(hostile, browse, probe, policy):
 @pytest.mark.parametrize("width", [360, 768, 1440])
 def test_nothing_is_wider_than_the_screen(decided, browse, probe, tmp_path, width):
     measure = """
-        const all = [...document.querySelectorAll("section > *, .panel, .chart, .tiles, h3, pre")];
-        const loose = all.filter((one) => !one.closest(".gallery, .scroll"));
-        const right = Math.max(...loose.map((one) => one.getBoundingClientRect().right));
-        parent.postMessage([innerWidth, document.documentElement.scrollWidth, Math.ceil(right)].join(" "), "*");
+        const page = document.documentElement;
+        const waiting = setInterval(() => {
+            if (page.dataset.drawn !== "yes") return;
+            clearInterval(waiting);
+            const all = [...document.querySelectorAll("section > *, .panel, .chart, .tiles, h3, pre")];
+            const loose = all.filter((one) => !one.closest(".gallery, .scroll"));
+            const right = Math.max(...loose.map((one) => one.getBoundingClientRect().right));
+            parent.postMessage([innerWidth, page.scrollWidth, Math.ceil(right)].join(" "), "*");
+        }, 50);
     """
     # A window has a least width; a frame can be as narrow as a phone.
     listen = "addEventListener('message', (event) => { document.documentElement.dataset.widths = event.data; });"
