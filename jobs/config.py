@@ -18,6 +18,7 @@ from chaffinch.pipeline import files
 from chaffinch.pipeline.metadata import Metadata
 from chaffinch.pipeline.shards import Shard, find_shards
 from chaffinch.scoring.scorer import Scorer
+from chaffinch.scoring.training.recipe import Recipe
 
 # Label models that learn from how sources agree; a filter that has its aspect to itself is calibrated instead.
 _NEED_PEERS = ("dawid_skene",)
@@ -77,6 +78,33 @@ class RunSection(_Section):
     max_rejected: Fraction = 0.1
 
 
+class EvaluateSection(_Section):
+    """`train.evaluate:` pairs to try retrieval on: where they are, after how many steps, and whose captions."""
+
+    input: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
+    every: Annotated[int, Field(ge=1)] | None = None
+    captions_key: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainSettings(Recipe):
+    """`train:` a recipe; and where its samples come from and its results go, which changes no number.
+
+    Attributes:
+        input: shards to train on; by default what `emit` wrote, and the config's own input where it has no filters.
+        folder: where checkpoints, log and results go; by default <output>/training.
+        evaluate: pairs to try retrieval on, at the end and while training.
+        checkpoint_every: steps after which weights are kept and from which a stopped training goes on.
+        workers: how many samples to read at a time; by default as many as there are cores.
+    """
+
+    input: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] | None = None
+    folder: Annotated[str, Field(min_length=1)] | None = None
+    evaluate: EvaluateSection | None = None
+    checkpoint_every: Annotated[int, Field(ge=1)] = 1000
+    workers: Annotated[int, Field(ge=1)] | None = None
+
+
 class Sections(_Section):
     """The whole file, as far as it can be checked without knowing any kind."""
 
@@ -91,6 +119,7 @@ class Sections(_Section):
     keep: KeepSection = KeepSection(probability=0.5)
     emit: EmitSection = EmitSection()
     run: RunSection = RunSection()
+    train: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +161,8 @@ class Config:
         """The config as YAML, defaults filled in."""
         content = self.sections.model_dump(mode="json")
         content["store"] = self.store
+        if self.sections.train is None:
+            del content["train"]
         rules = ("fraction", "probability", "count")
         content["keep"] = {k: v for k, v in content["keep"].items() if k not in rules or v is not None}
         for part, entries in (("scorers", self.scorers), ("filters", self.filters)):
@@ -158,7 +189,9 @@ def load_config(path: str, overrides: list[str]) -> Config:
         ConfigError: anything that can be seen to be wrong: names file, line, value and the nearest valid name.
     """
     document = read_document(path, overrides)
-    sections: Sections = _validate(document, (), TypeAdapter(Sections), document.content)
+    sections: Sections = validate(document, (), TypeAdapter(Sections), document.content)
+    if sections.train is not None:
+        make(document, ("train",), TrainSettings, sections.train)
     scorers = {name: _scorer(document, name, settings) for name, settings in sections.scorers.items()}
     filters = {name: _filter(document, name, settings) for name, settings in sections.filters.items()}
     for judge in filters.values():
@@ -166,14 +199,15 @@ def load_config(path: str, overrides: list[str]) -> Config:
             scorer = column.partition(".")[0]
             if scorer in kinds.BUILT_IN and scorer not in scorers:
                 scorers[scorer] = kinds.scorers()[scorer]()
-    shards = _shards(document, "input", sections.input)
-    reference = [] if sections.reference is None else _shards(document, "reference", sections.reference)
+    shards = list_shards(document, ("input",), sections.input)
+    reference = [] if sections.reference is None else list_shards(document, ("reference",), sections.reference)
     config = Config(sections, scorers, filters, _models(document, sections, filters), shards, reference)
     _check_columns(document, config)
     return config
 
 
-def _validate(document: Document, place: Place, adapter: TypeAdapter[Any], content: Any) -> Any:
+def validate(document: Document, place: Place, adapter: TypeAdapter[Any], content: Any) -> Any:
+    """Checks a part of a config; ConfigError names the place in the file of all that is wrong."""
     try:
         return adapter.validate_python(content)
     except ValidationError as errors:
@@ -229,8 +263,9 @@ def _known(adapter: TypeAdapter[Any], loc: tuple[int | str, ...]) -> list[str]:
     return list(node.get("properties", {}))
 
 
-def _make(document: Document, place: Place, cls: type[Any], settings: dict[str, Any]) -> Any:
-    made = _validate(document, place, TypeAdapter(cls), settings)
+def make(document: Document, place: Place, cls: type[Any], settings: dict[str, Any]) -> Any:
+    """Makes a kind of its settings and lets it check itself; ConfigError where that fails."""
+    made = validate(document, place, TypeAdapter(cls), settings)
     try:
         if hasattr(made, "check"):
             made.check()
@@ -252,7 +287,7 @@ def _scorer(document: Document, name: str, settings: dict[str, Any]) -> Scorer:
         raise document.error(place, "this name stands for columns made elsewhere; choose another")
     rest = {key: value for key, value in settings.items() if key != "kind"}
     cls = _kind(document, place, str(settings.get("kind", name)), kinds.scorers())
-    made: Scorer = _make(document, place, cls, rest)
+    made: Scorer = make(document, place, cls, rest)
     return made
 
 
@@ -264,7 +299,7 @@ def _filter(document: Document, name: str, settings: dict[str, Any]) -> Filter:
         # One given: the other is its complement, also where a kind has a range of its own for those who give none.
         rest = {"keep": None, "drop": None} | rest
     cls = _kind(document, place, str(settings.get("kind", default)), kinds.filters())
-    made: Filter = _make(document, place, cls, rest)
+    made: Filter = make(document, place, cls, rest)
     try:
         check_ranges(made.keep, made.drop)
     except ValueError as error:
@@ -301,17 +336,18 @@ def _models(document: Document, sections: Sections, filters: Mapping[str, Filter
                 (*place, "label_model"), f"no label model {kind!r}; {kinds.nearest(kind, list(known))}"
             )
         rest = {key: value for key, value in settings.items() if key != "label_model"} if aspects else {}
-        found[aspect] = _make(document, place, known[kind], rest)
+        found[aspect] = make(document, place, known[kind], rest)
     return found
 
 
-def _shards(document: Document, which: str, inputs: str | list[str]) -> list[Shard]:
+def list_shards(document: Document, place: Place, inputs: str | list[str]) -> list[Shard]:
+    """Lists the shards that a setting names; ConfigError where there are none."""
     try:
         shards = find_shards(inputs)
     except Exception as error:  # a filesystem that is not installed, no credentials: whatever it is, nothing starts
-        raise document.error((which,), f"cannot be listed: {error}") from error
+        raise document.error(place, f"cannot be listed: {error}") from error
     if not shards:
-        raise document.error((which,), f"no .tar shards are found at {inputs!r}")
+        raise document.error(place, f"no .tar shards are found at {inputs!r}")
     return shards
 
 

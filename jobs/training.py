@@ -1,0 +1,186 @@
+"""What `chaffinch train` reads: the settings checked, and samples of shards by their number."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from chaffinch.jobs import kinds
+from chaffinch.jobs.config import Sections, TrainSettings, list_shards, make, validate
+from chaffinch.jobs.documents import Document, Place, read_document
+from chaffinch.jobs.experiment import JobError
+from chaffinch.pipeline import files
+from chaffinch.pipeline.archive import split_name
+from chaffinch.pipeline.samples import index_shard
+from chaffinch.pipeline.shards import Shard
+from chaffinch.scoring.scorer import SampleError
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that was checked.
+
+    Attributes:
+        document: the config as it was written.
+        sections: the whole config.
+        settings: its `train:` section.
+        shards: to train on.
+        place: the setting that named them.
+        evaluation: shards to try retrieval on, or none.
+    """
+
+    document: Document
+    sections: Sections
+    settings: TrainSettings
+    shards: list[Shard]
+    place: Place
+    evaluation: list[Shard]
+
+    @property
+    def folder(self) -> str:
+        """Where checkpoints, log and results go."""
+        return self.settings.folder or files.join(self.sections.output, "training")
+
+
+def load_training(path: str, overrides: list[str]) -> Training:
+    """Reads and checks a config for training; it needs `output` and `train`, and `input` only without `train.input`.
+
+    Args:
+        path: a YAML file.
+        overrides: `key=value` settings from the command line.
+
+    Returns:
+        The training.
+
+    Raises:
+        ConfigError: anything that can be seen to be wrong.
+    """
+    document = read_document(path, overrides)
+    content = document.content
+    if not isinstance(content.get("train"), dict):
+        raise document.error(("train",), "is missing: `train: {model: ..., samples_seen: ...}` says what to train")
+    # The pool that was curated may be gone by the time that what was kept is trained on.
+    placeholder = {"input": "-"} if "input" not in content else {}
+    sections: Sections = validate(document, (), TypeAdapter(Sections), placeholder | content)
+    settings: TrainSettings = make(document, ("train",), TrainSettings, content["train"])
+    place: Place = ("train", "input")
+    if settings.input is not None:
+        inputs: str | list[str] = settings.input
+    elif sections.filters or placeholder:
+        inputs = files.join(sections.output, "shards")
+        if not files.exists(inputs):
+            what = "emit wrote nothing yet: run `chaffinch run` first, or name shards to train on"
+            raise document.error(place, f"{inputs} is not there; {what}")
+    else:
+        inputs, place = sections.input, ("input",)
+    shards = list_shards(document, place, inputs)
+    evaluation: list[Shard] = []
+    if settings.evaluate is not None:
+        evaluation = list_shards(document, ("train", "evaluate", "input"), settings.evaluate.input)
+    return Training(document, sections, settings, shards, place, evaluation)
+
+
+class ShardSamples:
+    """The usable samples of shards by their number, for `chaffinch.scoring.training`; each is read when asked for.
+
+    Shards on other filesystems are copied to the local disk for as long as this is open.
+
+    Attributes:
+        rejected: why samples of the shards are not usable -> how many.
+        digest: of all that the shards hold.
+    """
+
+    def __init__(self, shards: Sequence[Shard], captions_key: str | None = None) -> None:
+        """Lists the samples.
+
+        Args:
+            shards: where they are.
+            captions_key: an entry of the json that lists several captions; None takes the caption member.
+        """
+        self.rejected: dict[str, int] = {}
+        self._key = captions_key
+        self._handles: list[int] = []
+        self._open = ExitStack()
+        contents, spans = [], []
+        with ExitStack() as undo:
+            undo.enter_context(self._open)
+            for shard in shards:
+                table = index_shard(shard)
+                contents.append((table.schema.metadata or {}).get(b"content", b"").decode())
+                spans += [self._spans(row) for row in table.to_pylist() if self._is_usable(row)]
+                self._handles += [self._open_shard(shard)] * (len(spans) - len(self._handles))
+            undo.pop_all()  # listed without an error: the shards stay open until this is closed
+        self._places = np.array(spans, np.int64).reshape(-1, 4)  # offset and size of picture, of text
+        self.digest = hashlib.sha256(json.dumps([contents, captions_key]).encode()).hexdigest()
+
+    def __enter__(self) -> "ShardSamples":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def picture(self, index: int) -> bytes:
+        """The picture file of a sample."""
+        offset, size = self._places[index, :2].tolist()
+        return self._read(index, offset, size)
+
+    def captions(self, index: int) -> list[str]:
+        """The captions of a sample.
+
+        Raises:
+            SampleError: its json has no such entry, or one that is no list of texts.
+        """
+        offset, size = self._places[index, 2:].tolist()
+        text = self._read(index, offset, size)
+        if self._key is None:
+            return [text.decode("utf-8")]
+        entries = json.loads(text)
+        if self._key not in entries:
+            raise SampleError(f"json has no entry {self._key!r}; {kinds.nearest(self._key, sorted(entries))}")
+        found = entries[self._key]
+        listed = [found] if isinstance(found, str) else found
+        if (
+            not isinstance(listed, list)
+            or not listed
+            or not all(isinstance(one, str) and one.strip() for one in listed)
+        ):
+            raise SampleError(f"entry {self._key!r} of the json is no list of texts")
+        return listed
+
+    def _open_shard(self, shard: Shard) -> int:
+        handle = os.open(self._open.enter_context(files.local_copy(shard.path)), os.O_RDONLY)
+        self._open.callback(os.close, handle)
+        return handle
+
+    def _is_usable(self, row: dict[str, Any]) -> bool:
+        reason = row["reject"]
+        if reason is None and self._key is not None and _json(row) is None:
+            reason = "no json"
+        if reason is not None:
+            self.rejected[reason] = self.rejected.get(reason, 0) + 1
+        return reason is None
+
+    def _spans(self, row: dict[str, Any]) -> tuple[int, int, int, int]:
+        picture, text = row["picture"], row["caption"] if self._key is None else _json(row)
+        return row["offsets"][picture], row["sizes"][picture], row["offsets"][text], row["sizes"][text]
+
+    def _read(self, index: int, offset: int, size: int) -> bytes:
+        data = os.pread(self._handles[index], size, offset)
+        if len(data) != size:
+            raise JobError("a shard became shorter while it was read: run the same command again")
+        return data
+
+
+def _json(row: dict[str, Any]) -> int | None:
+    """The index of a sample's json member."""
+    names = [split_name(name) for name in row["members"]]
+    return next((index for index, parts in enumerate(names) if parts is not None and parts[1] == "json"), None)
