@@ -35,7 +35,8 @@ def decide(
         reference: known-good samples, scored.
         judgement: what the config asks for.
         output: the experiment's folder.
-        made_from: digest of all that decides the result; if it is that of the fitted.json found, nothing is fitted.
+        made_from: digest of all that decides the result, but for which shards could be read; if it is that of the
+            fitted.json found, nothing is fitted.
         model_class: label model kind -> its class.
         frozen: numbers learned elsewhere.
 
@@ -44,9 +45,9 @@ def decide(
     """
     path = files.join(output, "fitted.json")
     state = _read_state(path)
-    if state.get("made_from") != made_from:
+    rows_from = _digest([pool] if reference is None else [pool, reference])
+    if state.get("made_from") != made_from or state.get("rows_from") != rows_from:
         # Repeats depend on the tables alone, not on what is asked of them.
-        rows_from = _digest(pool)
         known = _repeats(state) if state.get("rows_from") == rows_from else None
         files.remove(path)
         for name in sorted(files.names_below(files.join(output, "decisions"))):
@@ -82,7 +83,11 @@ def _repeats(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(rows) for name, rows in state["repeated"].items()}
 
 
-def _digest(pool: Pool) -> str:
-    """Names the tables that a pool's rows are in."""
-    content = [[shard.name, shard.stamp] for shard in pool.shards], dict(pool.source.tables)
+def _digest(pools: Sequence[Pool]) -> str:
+    """Names the tables that rows are in: shards that could not be read at first are scored later on."""
+    content: list[object] = []
+    for pool in pools:
+        stamps = pool.source.store.stamps()
+        content += [[shard.name, sorted(stamps.get(shard.name, ()))] for shard in pool.shards]
+        content.append(dict(pool.source.tables))
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

@@ -12,7 +12,7 @@ _connections: dict[tuple[Any, ...], Any] = {}
 _latest: list[tuple[object, Any]] = []
 
 
-class SharedClient(_BeamsClient):
+class SharedClient(boto3_client.Client):
     """Beam's client around a connection that others use too; those of boto3 are made to be shared by threads."""
 
     def __init__(self, options: Any) -> None:

@@ -1,6 +1,7 @@
 """Scoring: for every shard its samples table and, in one pass over its pictures, every score table that is missing."""
 
 import contextlib
+import hashlib
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -120,12 +121,13 @@ def score_shard(task: Task, store: Store, scorers: Sequence[LoadedScorer], batch
             folders = [folder for folder in folders if not files.exists(store.scores(folder, shard.name))]
         wanted = [loaded for loaded in scorers if loaded.folder in folders]
         spent = Spent(samples.num_rows)
-        failed = unreadable(samples["reject"])
+        failed, problem = unreadable(samples["reject"]), ""
         try:
             tables = measure(path, samples, wanted, batch_size, spent.seconds)
         except ShardError as error:
             _log.warning("%s cannot be read: %s", shard.path, error)
-            failed, tables = True, _rejected(samples, wanted, f"{CANNOT_READ}: {error}")
+            failed, problem = True, f"{CANNOT_READ}: {error}"
+            tables = _rejected(samples, wanted, problem)
     if failed:
         # First of all: tables that only say so must not pass for measurements, even if this process ends here.
         files.remove(store.stamp(shard.name, shard.stamp))
@@ -134,7 +136,9 @@ def score_shard(task: Task, store: Store, scorers: Sequence[LoadedScorer], batch
     if failed or not task.indexed:
         for old in task.stamps:
             files.remove(store.stamp(shard.name, old))
-        stamp = UNREADABLE if failed else shard.stamp
+        # Like that of a shard that was read, it is another one when the tables are.
+        state = f"{samples.schema.metadata} {problem} {sorted(tables)}"
+        stamp = UNREADABLE + hashlib.sha256(state.encode()).hexdigest()[:8] if failed else shard.stamp
         files.write_bytes(store.stamp(shard.name, stamp), stamp.encode())
     return spent
 

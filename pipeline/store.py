@@ -10,8 +10,8 @@ from chaffinch.pipeline import files
 from chaffinch.pipeline.shards import Shard
 from chaffinch.scoring.scorer import Scorer, fingerprint
 
-UNREADABLE = "unreadable"
-"""The stamp of a shard that could not be read: the next scoring tries again."""
+UNREADABLE = "unreadable-"
+"""How the stamp of a shard begins that could not be read: the next scoring tries again."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,14 @@ class Store:
     def stamp(self, shard: str, stamp: str) -> str:
         """The file that says which version of a shard was measured."""
         return files.join(self.root, "stamps", f"{shard}.{stamp}")
+
+    def stamps(self) -> dict[str, frozenset[str]]:
+        """Shard name -> the stamps found for it: one where its tables are complete."""
+        found: dict[str, set[str]] = {}
+        for entry in files.names_below(files.join(self.root, "stamps")):
+            name, _, stamp = entry.rpartition(".")
+            found.setdefault(name, set()).add(stamp)
+        return {name: frozenset(stamps) for name, stamps in found.items()}
 
     def score_folders(self) -> list[str]:
         """Every scorer's folder in this store, of whatever experiment."""
@@ -81,12 +89,8 @@ class Inventory:
             store: the store.
             folders: the score folders of interest.
         """
-        stamps: dict[str, set[str]] = {}
-        for entry in files.names_below(files.join(store.root, "stamps")):
-            name, _, stamp = entry.rpartition(".")
-            stamps.setdefault(name, set()).add(stamp)
         return cls(
-            {name: frozenset(found) for name, found in stamps.items()},
+            store.stamps(),
             frozenset(files.names_below(files.join(store.root, "samples"), ".parquet")),
             {
                 folder: frozenset(files.names_below(files.join(store.root, "scores", folder), ".parquet"))
@@ -100,4 +104,6 @@ class Inventory:
 
     def is_unreadable(self, shard: Shard) -> bool:
         """Whether the shard could not be read when it was last tried; its tables say so."""
-        return self.stamps.get(shard.name) == frozenset([UNREADABLE]) and shard.name in self.samples
+        stamps = self.stamps.get(shard.name, frozenset())
+        unreadable = len(stamps) == 1 and all(stamp.startswith(UNREADABLE) for stamp in stamps)
+        return unreadable and shard.name in self.samples

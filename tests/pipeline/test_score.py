@@ -1,6 +1,7 @@
 """Scoring shards: batches, tables, resuming, and what is measured again when a shard changes."""
 
 import io
+import json
 import os
 import tarfile
 import threading
@@ -14,7 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
+from chaffinch.jobs.main import main
 from chaffinch.pipeline import batches, files
 from chaffinch.pipeline.batches import LoadedScorer, read_batches
 from chaffinch.pipeline.runner import Engine
@@ -485,6 +488,26 @@ class TestShardsThatCannotBeRead:
         kept = [name for name in before if not name.startswith("stamps")]
         assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
         assert scoring.run(Length(), Mean()) == []
+
+    def test_decisions_follow_when_it_can_be_read_again(self, scoring, tmp_path):
+        """Neither its name nor its time has changed since it was rejected."""
+        config, output = tmp_path / "config.yaml", tmp_path / "out"
+        settings = {"input": str(scoring.pool), "output": str(output), "store": scoring.store.root}
+        settings |= {"filters": {"words": {"column": "captions.words", "keep": [1, None]}}, "run": {"max_rejected": 1}}
+        config.write_text(yaml.safe_dump(settings | {"ensemble": {"label_model": "all"}}))
+        ready = loaded(Captions())
+        path = scoring.pool / "00000001.tar"
+        tasks = find_tasks(find_shards(str(scoring.pool)), scoring.store, [ready[0].folder])
+        hidden = path.rename(path.with_suffix(".away"))
+        for task in tasks:
+            score_shard(task, scoring.store, ready, 4)
+        hidden.rename(path)
+        counts = []
+        for command in ("decide", "run"):
+            assert main([command, str(config), "--quiet"]) == 0
+            summary = json.loads((output / "summary.json").read_bytes())
+            counts.append((summary["read"], summary["kept"], summary["rejected"]))
+        assert counts == [(13, 12, 1), (18, 18, 0)]
 
     def test_shorter_than_it_was_listed(self, scoring):
         scoring.run(Length())
