@@ -3,17 +3,15 @@
 import dataclasses
 import json
 import os
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
-from chaffinch.jobs.console import Console, table
+from chaffinch.jobs.console import Console
 from chaffinch.jobs.experiment import JobError
 from chaffinch.jobs.training import ShardSamples, Training, load_training
+from chaffinch.jobs.training_display import Progress, one_line, show_results
 from chaffinch.pipeline import files
 from chaffinch.scoring.clip import Clip
 from chaffinch.scoring.devices import device_class
@@ -22,10 +20,8 @@ from chaffinch.scoring.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from chaffinch.scoring.training.retrieval import Retrieval
-    from chaffinch.scoring.training.trainer import Step, Trainer
 
 _LOG_EVERY = 10
-_PLAIN_SECONDS = 10.0
 _PROBED = 100
 
 
@@ -52,7 +48,7 @@ def run_train(config: str, overrides: Sequence[str], console: Console) -> dict[s
         if training.settings.evaluate is not None:
             evaluation = stack.enter_context(_open(training, ("train", "evaluate"), console))
         results = _Run(training, samples, evaluation, console).finish()
-    console.result(json.dumps(results) if console.json else _show(results))
+    console.result(json.dumps(results) if console.json else show_results(results))
     return results
 
 
@@ -128,7 +124,7 @@ class _Run:
     def _train(self) -> None:
         from chaffinch.scoring.training.trainer import TrainingError
 
-        trainer, evaluate, progress = self._trainer, self._settings.evaluate, _Progress(self._trainer, self._console)
+        trainer, evaluate, progress = self._trainer, self._settings.evaluate, Progress(self._trainer, self._console)
         before = time.monotonic()
         try:
             for step in trainer.run():
@@ -139,7 +135,7 @@ class _Run:
                 self._seconds["train"] += time.monotonic() - before
                 if not last:
                     if evaluate is not None and evaluate.every is not None and step.step % evaluate.every == 0:
-                        progress.note(_line(self._evaluate()))
+                        progress.note(one_line(self._evaluate()))
                     if step.step % self._settings.checkpoint_every == 0:
                         self._keep(f"step_{step.step}.pt")
                         self._checkpoint()
@@ -254,70 +250,3 @@ class _Run:
 
     def _path(self, name: str) -> str:
         return files.join(self._training.folder, name)
-
-
-class _Progress:
-    """A bar where somebody watches, else a line now and then: steps, loss, samples a second and the time left."""
-
-    def __init__(self, trainer: "Trainer", console: Console) -> None:
-        self._trainer, self._console = trainer, console
-        self._first, self._samples = trainer.step, trainer.samples_seen
-        self._began = self._said = time.monotonic()
-        self._bar = None
-        if sys.stderr.isatty() and not console.quiet:
-            self._bar = tqdm(total=trainer.steps, initial=trainer.step, desc="train", unit="step", file=sys.stderr)
-
-    def show(self, step: "Step") -> None:
-        """Takes note of a step."""
-        now = time.monotonic()
-        seconds = max(now - self._began, 1e-9)
-        loss = "none" if step.loss is None else f"{step.loss:.3f}"
-        told = f"loss {loss}, {(step.samples - self._samples) / seconds:.0f} samples/s"
-        if step.unusable:
-            told += f", {step.unusable} samples unusable"
-        if self._bar is not None:
-            self._bar.set_postfix_str(told)
-            self._bar.update(1)
-        elif now - self._said > _PLAIN_SECONDS or step.step == self._trainer.steps:
-            self._said = now
-            left = seconds / (step.step - self._first) * (self._trainer.steps - step.step)
-            ending = f", {left:.0f} s left" if step.step < self._trainer.steps else ""
-            self._console.say(f"train: {step.step} of {self._trainer.steps} steps, {told}, {seconds:.0f} s{ending}")
-
-    def note(self, message: str) -> None:
-        """Says something without disturbing the bar."""
-        if self._bar is not None:
-            self._bar.write(message, file=sys.stderr)
-        else:
-            self._console.say(message)
-
-    def close(self) -> None:
-        """Ends the display."""
-        if self._bar is not None:
-            self._bar.close()
-
-
-def _line(retrieval: "Retrieval") -> str:
-    ways = (("image to text", retrieval.image_to_text), ("text to image", retrieval.text_to_image))
-    return "; ".join(f"{way} " + ", ".join(f"{k} {share:.1%}" for k, share in found.items()) for way, found in ways)
-
-
-def _show(results: dict[str, Any]) -> str:
-    """What is printed at the end."""
-    lines = [
-        f"{results['model']}: {results['samples_seen']} samples seen ({results['epochs']:g} epochs of "
-        f"{results['samples']}), loss {results['loss'] if results['loss'] is None else round(results['loss'], 3)}"
-    ]
-    lines += [f"{count} samples could not be used: {reason}" for reason, count in results["unusable"].items()]
-    if results["retrieval"] is not None:
-        found = results["retrieval"]
-        names = list(found["image_to_text"])
-        rows = [
-            ["image to text", *(f"{found['image_to_text'][name]:.1%}" for name in names)],
-            ["text to image", *(f"{found['text_to_image'][name]:.1%}" for name in names)],
-            ["by chance", *(f"{min(1.0, int(name[2:]) / found['pictures']):.1%}" for name in names)],
-        ]
-        title = f"{found['pictures']} pictures, {found['captions']} captions"
-        lines += ["", table([title, *names], rows)]
-        lines += [f"{count} could not be used: {reason}" for reason, count in found["unusable"].items()]
-    return "\n".join(lines)

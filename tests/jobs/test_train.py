@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from chaffinch.jobs import train
+from chaffinch.jobs.console import Console
 from chaffinch.jobs.demo.pool import write_clean
+from chaffinch.jobs.demo.samples import clean_sample
 from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.experiment import JobError
 from chaffinch.jobs.main import main
@@ -74,7 +76,7 @@ def files(folder):
     return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in KEPT}
 
 
-def test_a_model_is_trained_kept_and_scored_with(training_config, tmp_path, capsys):
+def test_a_model_is_trained_kept_and_scored_with(training_config, scenes, tmp_path, capsys):
     path = training_config()
     assert main(["train", path]) == 0
     out, err = capsys.readouterr()
@@ -95,12 +97,12 @@ def test_a_model_is_trained_kept_and_scored_with(training_config, tmp_path, caps
 
     scoring = tmp_path / "score.yaml"
     scoring.write_text(
-        f"input: {tmp_path.parent}\noutput: {tmp_path / 'scored'}\nscorers: {{clip: {{model: {folder}/open_clip_config.json,"
-        f" pretrained: {folder}/final.pt}}}}\nfilters: {{match: {{column: clip.similarity, keep: top 50%}}}}\n"
+        f"input: {scenes / 'pool'}\noutput: {tmp_path / 'scored'}\n"
+        f"scorers: {{clip: {{model: {folder}/open_clip_config.json, pretrained: {folder}/final.pt}}}}\n"
+        "filters: {match: {column: clip.similarity, keep: top 50%}}\n"
         "keep: {fraction: 0.5}\n"
     )
-    pool = load_training(path, []).shards[0].path
-    assert main(["run", str(scoring), f"input={pool}", "--quiet"]) == 0
+    assert main(["run", str(scoring), "--quiet"]) == 0
 
     before = files(folder)
     assert main(["train", path, "--json"]) == 0
@@ -124,7 +126,7 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(training_config, tmp_path,
             raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(train._Progress, "show", show)
+        patch.setattr(train.Progress, "show", show)
         assert main(["train", stopped, "--quiet"]) == 130
     assert not (tmp_path / "stopped" / "training" / "final.pt").exists()
     assert main(["train", stopped]) == 0
@@ -205,8 +207,6 @@ def members(archive, key, **content):
 @pytest.fixture
 def odd_pool(scenes, tmp_path):
     """Samples with several captions, one, none, and pictures that are none."""
-    from chaffinch.jobs.demo.samples import clean_sample
-
     file = io.BytesIO()
     clean_sample("odd", 0).picture.save(file, "JPEG")
     picture = file.getvalue()
@@ -250,6 +250,4 @@ def test_shards_without_a_usable_sample_are_an_error(training_config, tmp_path):
     with tarfile.open(tmp_path / "empty" / "00000000.tar", "w") as archive:
         members(archive, "00", txt=b"a caption")
     with pytest.raises(ConfigError, match="input: its shards hold no usable sample"):
-        from chaffinch.jobs.console import Console
-
         train.run_train(training_config(pool=tmp_path / "empty"), [], Console(quiet=True))
