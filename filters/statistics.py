@@ -4,14 +4,10 @@ Whatever needs the pool has one shape: count in every shard, add the counts in a
 The state is small however large the pool is, and the result does not depend on how the pool was cut into shards.
 """
 
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
-
-from chaffinch.filters.label_models.label_model import count_patterns
 
 DIGIT_BITS = 16
 DIGITS = 1 << DIGIT_BITS
@@ -139,53 +135,3 @@ class Ranks:
         inside = np.clip(wide, self.values[0], self.values[-1])
         ranks: np.ndarray = (inside - self.values[left]) * slopes[left] + self.shares[left]
         return ranks
-
-
-@dataclass
-class PatternCounts:
-    """How often each row of votes occurs.
-
-    Attributes:
-        counts: the row's int8 votes as bytes -> how often.
-    """
-
-    counts: Counter[bytes] = field(default_factory=Counter)
-
-    @classmethod
-    def of(cls, votes: np.ndarray) -> Self:
-        """Counts the rows of (n samples, m filters) int8 votes."""
-        patterns, counts = count_patterns(votes)
-        return cls(Counter(dict(zip((row.tobytes() for row in patterns), counts.tolist(), strict=True))))
-
-    def merge(self, other: Self) -> Self:
-        """Adds another shard's counts to these."""
-        self.counts.update(other.counts)
-        return self
-
-    def arrays(self, filters: int) -> tuple[np.ndarray, np.ndarray]:
-        """The patterns in a fixed order.
-
-        Args:
-            filters: m, the number of votes in a row.
-
-        Returns:
-            (p patterns, m filters) int8 in lexicographic order of their bytes, and (p,) int64 counts.
-        """
-        rows = sorted(self.counts)
-        patterns = np.array(list(b"".join(rows)), np.uint8).view(np.int8).reshape(len(rows), filters)
-        return patterns, np.array([self.counts[row] for row in rows], np.int64)
-
-
-def merge_named(total: dict[str, Histogram], parts: Iterable[tuple[str, Histogram]]) -> dict[str, Histogram]:
-    """Adds histograms to those of the same name.
-
-    Args:
-        total: changed in place.
-        parts: names and histograms to add.
-
-    Returns:
-        `total`.
-    """
-    for name, part in parts:
-        total[name] = total[name].merge(part) if name in total else part
-    return total

@@ -10,8 +10,8 @@ import numpy as np
 from chaffinch.filters.cut import CutCounts, CutSearch, hash_uids
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.fitted import Fitted
+from chaffinch.filters.patterns import Patterns
 from chaffinch.filters.statistics import DIGIT_BITS, Histogram, sortable
-from chaffinch.pipeline.patterns import Patterns
 from chaffinch.pipeline.repeats import Claims, Seen, Suspects
 from chaffinch.pipeline.rows import Part, Rows, Source, count_rows, read_scores, read_uids
 

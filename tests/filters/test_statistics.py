@@ -4,10 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from chaffinch.filters.statistics import DIGIT_BITS, Histogram, PatternCounts, Ranks, sortable, unsortable
+from chaffinch.filters.statistics import DIGIT_BITS, Histogram, Ranks, sortable, unsortable
 
 FLOATS = hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(width=32, allow_nan=False))
-VOTES = hnp.arrays(np.int8, st.tuples(st.integers(1, 40), st.integers(1, 5)), elements=st.integers(-1, 1))
 
 
 @given(FLOATS)
@@ -30,26 +29,6 @@ def test_two_levels_of_counts_find_the_value_at_any_rank(values, data):
     low = Histogram.of((keys[keys >> DIGIT_BITS == digit] & np.uint32(0xFFFF)).astype(np.int64))
     found, _ = low.locate(inside)
     assert unsortable(np.array([(digit << DIGIT_BITS) | found], np.uint32))[0] == np.sort(values)[rank]
-
-
-@given(VOTES, st.integers(1, 4))
-def test_pattern_counts_add_up_however_the_rows_are_cut(votes, parts):
-    total = PatternCounts()
-    for part in np.array_split(votes, parts):
-        total.merge(PatternCounts.of(part))
-    patterns, counts = total.arrays(votes.shape[1])
-    expected, expected_counts = np.unique(votes, axis=0, return_counts=True)
-    assert {tuple(row): count for row, count in zip(patterns.tolist(), counts.tolist(), strict=True)} == {
-        tuple(row): count for row, count in zip(expected.tolist(), expected_counts.tolist(), strict=True)
-    }
-
-
-def test_patterns_of_fifty_filters_are_told_apart():
-    rng = np.random.default_rng(0)
-    votes = rng.integers(-1, 2, (300, 50)).astype(np.int8)
-    patterns, counts = PatternCounts.of(np.concatenate([votes, votes])).arrays(50)
-    assert len(patterns) == 300
-    assert set(counts.tolist()) == {2}
 
 
 @pytest.mark.parametrize("draw", ["normal", "uniform", "exponential"])
