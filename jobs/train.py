@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from chaffinch.jobs.experiment import JobError
 from chaffinch.jobs.training import ShardSamples, Training, load_training
 from chaffinch.jobs.training_display import Progress, one_line, show_results
 from chaffinch.pipeline import files
+from chaffinch.pipeline.batches import THREADS
 from chaffinch.scoring.clip import Clip
 from chaffinch.scoring.devices import device_class
 from chaffinch.scoring.scorer import SampleError
@@ -62,8 +62,9 @@ def _open(training: Training, place: tuple[str | int, ...], console: Console) ->
     console.say(f"{label}: {len(samples)} samples in {len(shards)} shards")
     for reason, count in sorted(samples.rejected.items()):
         console.say(f"  {count} more cannot be used: {reason}")
-    if len(samples) == 0:
-        raise training.document.error((*place, "input"), "its shards hold no usable sample")
+    if len(samples) < 2:  # a sample is learnt, and found, by telling it from others
+        found = "one usable sample only" if len(samples) else "no usable sample"
+        raise training.document.error((*place, "input"), f"its shards hold {found}")
     reasons = []
     for index in range(min(len(samples), _PROBED)):
         try:
@@ -88,12 +89,13 @@ class _Run:
         self._training, self._settings = training, training.settings
         self._samples, self._evaluation = samples, evaluation
         self._console = console
-        self._threads = self._settings.workers or len(os.sched_getaffinity(0))
+        self._threads = self._settings.workers or THREADS
         device = device_class(training.sections.run.device)
         try:
             self._trainer: Trainer = Trainer(self._settings, samples, device, self._threads)
         except ValueError as error:
-            raise training.document.error(("train", "pretrained"), str(error)) from error
+            setting = "model" if self._settings.pretrained is None else "pretrained"
+            raise training.document.error(("train", setting), str(error)) from error
         self._log: list[dict[str, Any]] = []
         self._seconds = {"train": 0.0, "evaluate": 0.0}
         self._resume()

@@ -102,7 +102,7 @@ class Recipe:
             "epsilon": (self.epsilon, 0 < self.epsilon < math.inf, "more than 0"),
             "warmup": (self.warmup, 0 <= self.warmup < math.inf, "a number of steps, or a share below 1"),
             "gradient_clip": (self.gradient_clip, self.gradient_clip is None or self.gradient_clip > 0, "more than 0"),
-            "seed": (self.seed, self.seed >= 0, "0 or more"),
+            "seed": (self.seed, 0 <= self.seed < 1 << 32, "0 or more, and below 2 to the 32nd"),
             "augment.crop": (self.augment.crop, 0 < low <= high <= 1, "[smallest, largest] within 0 to 1"),
             "augment.ratio": (self.augment.ratio, 0 < flat <= wide, "[smallest, largest], more than 0"),
             "augment.flip": (self.augment.flip, 0 <= self.augment.flip <= 1, "from 0 to 1"),

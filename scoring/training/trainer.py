@@ -62,7 +62,7 @@ def build(model: str, pretrained: str | None, seed: int, device: str, precision:
         The model, as the clip scorer holds it.
 
     Raises:
-        ValueError: the weights cannot be had or belong to another architecture.
+        ValueError: open_clip cannot build it; the weights cannot be had or belong to another architecture.
     """
     if pretrained is not None:
         loaded = Clip(model, pretrained).load("cpu")
@@ -71,15 +71,18 @@ def build(model: str, pretrained: str | None, seed: int, device: str, precision:
         import open_clip
 
         torch.manual_seed(seed)
-        architecture = find_architecture(model)
-        if architecture is not None:
-            network, transform, tokenizer = architecture.create()
-        else:
-            name = open_clip_name(model)
-            network, _, transform = open_clip.create_model_and_transforms(
-                name, precision="fp32", device="cpu", pretrained_text=False
-            )
-            tokenizer = open_clip.get_tokenizer(name)
+        architecture, name = find_architecture(model), open_clip_name(model)
+        try:
+            if architecture is not None:
+                network, transform, tokenizer = architecture.create()
+            else:
+                network, _, transform = open_clip.create_model_and_transforms(
+                    name, precision="fp32", device="cpu", pretrained_text=False
+                )
+                tokenizer = open_clip.get_tokenizer(name)
+        except Exception as error:  # descriptions may say anything, and fail wherever it is used
+            reason = " ".join(str(error).split())[:400]
+            raise ValueError(f"open_clip cannot build {model!r}: {reason}") from error
     automatic: Precision = "bfloat16" if device == "cuda" else "float32"
     # Convolutions are up to twice as fast where the colours of a pixel lie side by side; other layers do not care.
     network = network.train().to(device, memory_format=torch.channels_last)

@@ -51,7 +51,10 @@ def scenes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenes")
     write_clean(folder / "pool", samples=30, shard_size=20, seed=1)
     write_clean(folder / "held_out", samples=12, seed=2)
+    write_clean(folder / "single", samples=1, seed=3)
+    (folder / "single" / "00000000.tar").rename(folder / "one.tar")
     (folder / "smallest.json").write_text(json.dumps(SMALLEST))
+    (folder / "wrong.json").write_text(json.dumps(SMALLEST | {"colour": "red"}))
     return folder
 
 
@@ -164,6 +167,8 @@ def test_a_loss_that_is_no_number_ends_the_job(training_config, capsys):
         (["train.batch_size=many"], "not 'many'"),
         (["train.input=/nowhere"], "train.input: no .tar shards are found at '/nowhere'"),
         (["train.evaluate.input=/nowhere"], "train.evaluate.input: no .tar shards are found"),
+        (["train.input={scenes}/one.tar"], "train.input: its shards hold one usable sample only"),
+        (["train.model={scenes}/wrong.json"], "train.model: open_clip cannot build"),
         (["train.pretrained=missing.pt"], "'missing.pt' is not a file here"),
         (["train.captions_key=captoin"], "json has no entry 'captoin'; did you mean 'caption'?"),
         (["train=null"], "train: is missing"),
@@ -171,10 +176,8 @@ def test_a_loss_that_is_no_number_ends_the_job(training_config, capsys):
         (["kepe.fraction=0.1"], "unknown setting; did you mean 'keep'?"),
     ],
 )
-def test_what_is_wrong_with_a_config_is_told_before_anything_starts(
-    training_config, capsys, tmp_path, settings, message
-):
-    assert main(["train", training_config(), *settings]) == 2
+def test_what_is_wrong_with_a_config_is_told_at_once(training_config, scenes, capsys, tmp_path, settings, message):
+    assert main(["train", training_config(), *(one.replace("{scenes}", str(scenes)) for one in settings)]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
