@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from chaffinch.jobs.main import main
 
@@ -22,17 +23,125 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return tmp_path_factory.mktemp("examples") / "store"
+def run(tmp_path_factory):
+    """Runs an example once, by its name; all share what was measured, as a user's experiments do."""
+    store = tmp_path_factory.mktemp("examples") / "store"
+
+    @functools.cache
+    def example(name):
+        folder = tmp_path_factory.mktemp(name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(ROOT)
+            settings = [f"output={folder}", f"store={store}", "--quiet"]
+            assert main(["run", str(ROOT / "examples" / f"{name}.yaml"), *settings]) == 0
+        return folder
+
+    return example
 
 
-@pytest.fixture(scope="module", params=EXAMPLES, ids=lambda path: path.stem)
-def output(request, store, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param.stem)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        assert main(["run", str(request.param), f"output={folder}", f"store={store}", "--quiet"]) == 0
-    return folder
+@pytest.fixture(scope="module", params=[path.stem for path in EXAMPLES])
+def output(request, run):
+    return run(request.param)
+
+
+@pytest.fixture(scope="module")
+def samples(run):
+    """What the DataComp examples go by, read without Chaffinch's filters: one row per sample, in order.
+
+    Captions are asked of a store that the examples filled; similarity, width and height are those beside the shards.
+    """
+    decided = decisions(run("datacomp_basic"))
+    store = Path(yaml.safe_load((run("datacomp_basic") / "config.yaml").read_text())["store"])
+    rows = []
+    for shard in dict.fromkeys(row["shard"] for row in decided):
+        beside = {row["key"]: row for row in pq.read_table(POOL / f"{shard}.parquet").to_pylist()}
+        captions, pictures = (
+            pq.read_table(next((store / "scores").glob(f"{name}-*")) / f"{shard}.parquet").to_pylist()
+            for name in ("captions", "pictures")
+        )
+        here = [row for row in decided if row["shard"] == shard]
+        rows += [
+            {**beside[row["key"]], **told, **seen, **row}
+            for row, told, seen in zip(here, captions, pictures, strict=True)
+        ]
+    return rows
+
+
+def decisions(output):
+    """Every row of an experiment's decisions, with its shard."""
+    shards = json.loads((output / "summary.json").read_text())["shards"]
+    tables = {shard: pq.read_table(output / "decisions" / f"{shard}.parquet").to_pylist() for shard in sorted(shards)}
+    return [{"shard": shard, **row} for shard, rows in tables.items() for row in rows]
+
+
+def kept(output):
+    return {(row["shard"], row["key"]) for row in decisions(output) if row["keep"]}
+
+
+def usable(row):
+    return not (row["reason"] or "").startswith("rejected")
+
+
+def is_english(row):
+    return sum(one["probability"] for one in row["languages"] if one["language"] == "en") >= 0.5
+
+
+def is_basic(row):
+    """DataComp's words: more than 2 words and 5 characters, 200 pixels or more, 3 to 1 at most."""
+    sides = row["original_width"], row["original_height"]
+    long_enough = len(row["text"].split()) > 2 and len(row["text"]) > 5
+    return is_english(row) and long_enough and min(sides) >= 200 and row["aspect_ratio"] <= 3
+
+
+def most_alike(samples, share):
+    """The similarity that so large a share of the samples reach; broken ones are not asked."""
+    measured = sorted((similarity(row) for row in samples if usable(row)), reverse=True)
+    return measured[round(share * len(measured)) - 1]
+
+
+def similarity(row):
+    return row["small_clip_similarity_score"]
+
+
+def pairs_where(samples, rule):
+    return {(row["shard"], row["key"]) for row in samples if usable(row) and rule(row)}
+
+
+def test_no_filter_keeps_all_that_can_be_used(run):
+    rows = decisions(run("datacomp_no_filter"))
+    assert [row["keep"] for row in rows] == [usable(row) for row in rows]
+    assert sum(row["keep"] for row in rows) == 3085 - 64
+
+
+def test_basic_is_what_its_rules_say(run, samples):
+    assert kept(run("datacomp_basic")) == pairs_where(samples, is_basic)
+
+
+def test_the_top_30_percent_are_the_30_percent_most_alike(run, samples):
+    least = most_alike(samples, 0.3)
+    expected = pairs_where(samples, lambda row: similarity(row) >= least)
+    assert len(expected) == round(0.3 * sum(map(usable, samples)))
+    assert kept(run("datacomp_clip_top_30")) == expected
+
+
+def test_laion_2b_is_english_and_above_028(run, samples):
+    expected = pairs_where(samples, lambda row: is_english(row) and similarity(row) > np.float32(0.28))
+    assert kept(run("datacomp_laion_2b")) == expected
+    clip = yaml.safe_load((ROOT / "examples" / "datacomp_laion_2b.yaml").read_text())["filters"]["clip"]
+    assert np.float32(clip["keep"][0]) == np.nextafter(np.float32(0.28), np.float32(1))
+
+
+def test_the_intersection_is_what_both_keep(run):
+    both = kept(run("datacomp_basic")) & kept(run("datacomp_clip_top_30"))
+    assert kept(run("datacomp_basic_and_clip")) == both
+    assert both
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_says_what_it_does_and_how_to_run_it(path):
+    text = path.read_text()
+    assert text.startswith("# ")
+    assert f"chaffinch run examples/{path.name}" in text.split("\ninput:")[0]
 
 
 def test_counts_add_up_and_nothing_broken_is_kept(output):
@@ -40,18 +149,13 @@ def test_counts_add_up_and_nothing_broken_is_kept(output):
     for one in [summary, *summary["shards"].values()]:
         assert one["read"] == one["kept"] + one["dropped"] + one["rejected"]
     truth = pq.read_table(POOL / "truth.parquet").to_pylist()
-    assert summary["read"] == len(truth)
     broken = {(row["shard"], row["key"]) for row in truth if row["kind"] == "broken"}
-    kept, rejected = set(), set()
-    for shard in summary["shards"]:
-        for row in pq.read_table(output / "decisions" / f"{shard}.parquet").to_pylist():
-            if row["keep"]:
-                kept.add((shard, row["key"]))
-            if (row["reason"] or "").startswith("rejected"):
-                rejected.add((shard, row["key"]))
-    assert kept
+    rows = decisions(output)
+    rejected = {(row["shard"], row["key"]) for row in rows if not usable(row)}
+    assert len(rows) == summary["read"] == len(truth)
+    assert kept(output)
     assert rejected <= broken  # nothing that can be used was refused
-    assert not kept & broken or "pictures" not in summary["filters"]
+    assert not kept(output) & broken
 
 
 def test_open_clip_reads_what_was_kept(output, monkeypatch):
