@@ -3,123 +3,26 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import TypeAdapter
 
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.label_models.label_model import LabelModel
 from chaffinch.filters.ranges import Share, check_ranges, parse_bounds
 from chaffinch.jobs import kinds
-from chaffinch.jobs.documents import ConfigError, Document, Place, read_document
+from chaffinch.jobs.documents import Document, Place, read_document
+from chaffinch.jobs.sections import Sections, TrainSettings
+from chaffinch.jobs.validation import make, validate
 from chaffinch.pipeline import files
 from chaffinch.pipeline.metadata import Metadata
 from chaffinch.pipeline.shards import Shard, find_shards
 from chaffinch.scoring.scorer import Scorer
-from chaffinch.scoring.training.recipe import Recipe
 
 # Label models that learn from how sources agree; a filter that has its aspect to itself is calibrated instead.
 _NEED_PEERS = ("dawid_skene",)
-_NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Settings = dict[Annotated[str, Field(pattern=f"^{_NAME}$")], dict[str, Any]]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class EnsembleSection(_Section):
-    """`ensemble:` a label model and its settings; `aspects:` others for single aspects."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    label_model: str = "dawid_skene"
-    aspects: dict[str, dict[str, Any]] = {}
-
-
-class KeepSection(_Section):
-    """`keep:` how much: a fraction of the usable samples, a count, or a least probability."""
-
-    fraction: Fraction | None = None
-    probability: Fraction | None = None
-    count: Annotated[int, Field(ge=0)] | None = None
-    uncovered: bool = False
-    seed: int = 0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_rule(cls, values: Any) -> Any:
-        rules = ("fraction", "probability", "count")
-        if isinstance(values, dict):
-            given = [name for name in rules if values.get(name) is not None]
-            if len(given) > 1:
-                raise ValueError(f"give one of {', '.join(rules)}, not {' and '.join(given)}")
-            if not given:
-                values = {**values, "probability": 0.5}
-        return values
-
-
-class EmitSection(_Section):
-    """`emit:` how output shards are cut."""
-
-    samples_per_shard: Annotated[int, Field(ge=1)] = 10000
-    shuffle_seed: int | None = None
-
-
-class RunSection(_Section):
-    """`run:` where and how; nothing here but batch_size and device changes a number."""
-
-    batch_size: Annotated[int, Field(ge=1)] = 64
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    runner: Literal["local"] = "local"
-    workers: Annotated[int, Field(ge=1)] = 1
-    max_rejected: Fraction = 0.1
-
-
-class EvaluateSection(_Section):
-    """`train.evaluate:` pairs to try retrieval on: where they are, after how many steps, and whose captions."""
-
-    input: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
-    every: Annotated[int, Field(ge=1)] | None = None
-    captions_key: str | None = None
-
-
-@dataclass(frozen=True)
-class TrainSettings(Recipe):
-    """`train:` a recipe; and where its samples come from and its results go, which changes no number.
-
-    Attributes:
-        input: shards to train on; by default what `emit` wrote, and the config's own input where it has no filters.
-        folder: where checkpoints, log and results go; by default <output>/training.
-        evaluate: pairs to try retrieval on, at the end and while training.
-        checkpoint_every: steps after which weights are kept and from which a stopped training goes on.
-        workers: how many samples to read at a time; by default as many as there are cores.
-    """
-
-    input: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] | None = None
-    folder: Annotated[str, Field(min_length=1)] | None = None
-    evaluate: EvaluateSection | None = None
-    checkpoint_every: Annotated[int, Field(ge=1)] = 1000
-    workers: Annotated[int, Field(ge=1)] | None = None
-
-
-class Sections(_Section):
-    """The whole file, as far as it can be checked without knowing any kind."""
-
-    input: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
-    output: Annotated[str, Field(min_length=1)]
-    store: str | None = None
-    reference: str | list[str] | None = None
-    metadata: str = "beside"
-    scorers: Settings = {}
-    filters: Settings = {}
-    ensemble: EnsembleSection = EnsembleSection()
-    keep: KeepSection = KeepSection(probability=0.5)
-    emit: EmitSection = EmitSection()
-    run: RunSection = RunSection()
-    train: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -204,74 +107,6 @@ def load_config(path: str, overrides: list[str]) -> Config:
     config = Config(sections, scorers, filters, _models(document, sections, filters), shards, reference)
     _check_columns(document, config)
     return config
-
-
-def validate(document: Document, place: Place, adapter: TypeAdapter[Any], content: Any) -> Any:
-    """Checks a part of a config; ConfigError names the place in the file of all that is wrong."""
-    try:
-        return adapter.validate_python(content)
-    except ValidationError as errors:
-        raise _explain(document, place, adapter, errors) from None
-
-
-def _explain(document: Document, place: Place, adapter: TypeAdapter[Any], errors: ValidationError) -> ConfigError:
-    """All that pydantic found, a line each, in the words of the config."""
-    messages = []
-    for error in errors.errors():
-        # Branches of a union and the [key] mark of mappings are pydantic's own, not places in the file.
-        inner = tuple(part for part in error["loc"] if part in _parts(document, place) or isinstance(part, int))
-        spot = _spot(document, place, error["loc"], inner)
-        if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            known = _known(adapter, error["loc"][:-1])
-            problem = f"unknown setting; {kinds.nearest(str(error['loc'][-1]), known)}"
-            spot = (*place, *error["loc"])
-        elif error["type"] in ("missing", "missing_argument"):
-            problem = "is missing"
-            spot = (*place, *error["loc"])
-        elif error["type"] == "value_error":
-            problem = str(error["ctx"]["error"])
-        else:
-            problem = f"{error['msg'].lower()}, not {error['input']!r}"
-        message = str(document.error(spot, problem))
-        if message not in messages:
-            messages.append(message)
-    return ConfigError("\n".join(messages))
-
-
-def _parts(document: Document, place: Place) -> set[str | int]:
-    return {part for known in [*document.lines, *document.overridden] for part in known[len(place) :]}
-
-
-def _spot(document: Document, place: Place, loc: tuple[int | str, ...], inner: Place) -> Place:
-    del loc
-    spot = (*place, *inner)
-    while len(spot) > len(place) and spot not in document.lines and spot not in document.overridden:
-        spot = spot[:-1]
-    return spot
-
-
-def _known(adapter: TypeAdapter[Any], loc: tuple[int | str, ...]) -> list[str]:
-    """The settings that could stand beside an unknown one."""
-    schema = adapter.json_schema()
-    node = schema
-    for part in loc:
-        while "$ref" in node:
-            node = schema["$defs"][node["$ref"].rpartition("/")[2]]
-        node = node.get("properties", {}).get(part, {})
-    while "$ref" in node:
-        node = schema["$defs"][node["$ref"].rpartition("/")[2]]
-    return list(node.get("properties", {}))
-
-
-def make(document: Document, place: Place, cls: type[Any], settings: dict[str, Any]) -> Any:
-    """Makes a kind of its settings and lets it check itself; ConfigError where that fails."""
-    made = validate(document, place, TypeAdapter(cls), settings)
-    try:
-        if hasattr(made, "check"):
-            made.check()
-    except ValueError as error:
-        raise document.error(place, str(error)) from error
-    return made
 
 
 def _kind(document: Document, place: Place, kind: str, known: Mapping[str, type[Any]]) -> type[Any]:

@@ -12,9 +12,11 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from chaffinch.jobs import kinds
-from chaffinch.jobs.config import Sections, TrainSettings, list_shards, make, validate
+from chaffinch.jobs.config import list_shards
 from chaffinch.jobs.documents import Document, Place, read_document
 from chaffinch.jobs.experiment import JobError
+from chaffinch.jobs.sections import Sections, TrainSettings
+from chaffinch.jobs.validation import make, validate
 from chaffinch.pipeline import files
 from chaffinch.pipeline.archive import split_name
 from chaffinch.pipeline.samples import index_shard

@@ -34,7 +34,8 @@ def run_demo(folder: str, samples: int, seed: int, console: Console) -> None:
     run_command("run", str(config), [], console)
     if not console.json:
         console.result(f"\n{compare(place / 'pool' / 'truth.parquet', place / 'curated')}")
-        console.say(f"\nconfig: {config}   kept shards: {place / 'curated' / 'shards'}")
+        report = place / "curated" / "report.html"
+        console.say(f"\nopen {report}   config: {config}   kept shards: {place / 'curated' / 'shards'}")
 
 
 def compare(truth: Path, output: Path) -> str:
@@ -50,7 +51,8 @@ def compare(truth: Path, output: Path) -> str:
     """
     planted = pq.read_table(truth)
     decided = _decisions(output)
-    place = {pair: row for row, pair in enumerate(zip(decided["shard"].to_pylist(), decided["key"].to_pylist()))}
+    known = zip(decided["shard"].to_pylist(), decided["key"].to_pylist(), strict=True)
+    place = {pair: row for row, pair in enumerate(known)}
     pairs = zip(planted["shard"].to_pylist(), planted["key"].to_pylist(), strict=True)
     decided = decided.take(pa.array([place[pair] for pair in pairs]))
     kept, kinds = decided["keep"].to_numpy(), np.array(planted["kind"].to_pylist())
@@ -62,7 +64,9 @@ def compare(truth: Path, output: Path) -> str:
         mine = kinds == kind
         drops = sorted(((np.mean(vote[mine] == -1), name) for name, vote in votes.items()), reverse=True)
         names = ", ".join(f"{name} {share:.0%}" for share, name in drops[:3] if share >= 0.05)
-        rejected = sum((why or "").startswith("rejected") for why in decided["reason"].filter(pa.array(mine)).to_pylist())
+        rejected = sum(
+            (why or "").startswith("rejected") for why in decided["reason"].filter(pa.array(mine)).to_pylist()
+        )
         rows.append([kind, str(mine.sum()), f"{1 - kept[mine].mean():.0%}", str(rejected), names or "none"])
     caught = table(["planted", "samples", "left out", "rejected", "votes to drop"], rows)
     return (

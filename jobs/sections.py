@@ -1,0 +1,107 @@
+"""The sections of a config and what each may hold, as far as that can be said without knowing any kind."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from chaffinch.scoring.training.recipe import Recipe
+
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Settings = dict[Annotated[str, Field(pattern=f"^{_NAME}$")], dict[str, Any]]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EnsembleSection(_Section):
+    """`ensemble:` a label model and its settings; `aspects:` others for single aspects."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    label_model: str = "dawid_skene"
+    aspects: dict[str, dict[str, Any]] = {}
+
+
+class KeepSection(_Section):
+    """`keep:` how much: a fraction of the usable samples, a count, or a least probability."""
+
+    fraction: Fraction | None = None
+    probability: Fraction | None = None
+    count: Annotated[int, Field(ge=0)] | None = None
+    uncovered: bool = False
+    seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_rule(cls, values: Any) -> Any:
+        rules = ("fraction", "probability", "count")
+        if isinstance(values, dict):
+            given = [name for name in rules if values.get(name) is not None]
+            if len(given) > 1:
+                raise ValueError(f"give one of {', '.join(rules)}, not {' and '.join(given)}")
+            if not given:
+                values = {**values, "probability": 0.5}
+        return values
+
+
+class EmitSection(_Section):
+    """`emit:` how output shards are cut."""
+
+    samples_per_shard: Annotated[int, Field(ge=1)] = 10000
+    shuffle_seed: int | None = None
+
+
+class RunSection(_Section):
+    """`run:` where and how; nothing here but batch_size and device changes a number."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    runner: Literal["local"] = "local"
+    workers: Annotated[int, Field(ge=1)] = 1
+    max_rejected: Fraction = 0.1
+
+
+class EvaluateSection(_Section):
+    """`train.evaluate:` pairs to try retrieval on: where they are, after how many steps, and whose captions."""
+
+    input: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
+    every: Annotated[int, Field(ge=1)] | None = None
+    captions_key: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainSettings(Recipe):
+    """`train:` a recipe; and where its samples come from and its results go, which changes no number.
+
+    Attributes:
+        input: shards to train on; by default what `emit` wrote, and the config's own input where it has no filters.
+        folder: where checkpoints, log and results go; by default <output>/training.
+        evaluate: pairs to try retrieval on, at the end and while training.
+        checkpoint_every: steps after which weights are kept and from which a stopped training goes on.
+        workers: how many samples to read at a time; by default as many as there are cores.
+    """
+
+    input: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] | None = None
+    folder: Annotated[str, Field(min_length=1)] | None = None
+    evaluate: EvaluateSection | None = None
+    checkpoint_every: Annotated[int, Field(ge=1)] = 1000
+    workers: Annotated[int, Field(ge=1)] | None = None
+
+
+class Sections(_Section):
+    """The whole file, as far as it can be checked without knowing any kind."""
+
+    input: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
+    output: Annotated[str, Field(min_length=1)]
+    store: str | None = None
+    reference: str | list[str] | None = None
+    metadata: str = "beside"
+    scorers: Settings = {}
+    filters: Settings = {}
+    ensemble: EnsembleSection = EnsembleSection()
+    keep: KeepSection = KeepSection(probability=0.5)
+    emit: EmitSection = EmitSection()
+    run: RunSection = RunSection()
+    train: dict[str, Any] | None = None
