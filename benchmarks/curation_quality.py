@@ -81,8 +81,8 @@ def read_truth(path: str, shards: np.ndarray, keys: np.ndarray, duplicates: Sequ
     # The ways in which a file can be broken are of one kind here: they are for `score` to reject.
     kinds = ["broken" if kind.startswith("broken") else kind for kind in kinds]
     groups: dict[str, list[int]] = {}
-    column = [name for name in ("group", "image") if name in rows.column_names][:1]
-    for row, group in enumerate(_texts(rows, column[0]) if column else []):
+    grouping = [name for name in ("group", "image") if name in rows.column_names][:1]
+    for row, group in enumerate(_texts(rows, grouping[0]) if grouping else []):
         if group and (good[row] or kinds[row] in duplicates):
             groups.setdefault(group, []).append(row)
     copies = [np.array(rows) for rows in groups.values() if len(rows) > 1 and good[rows].any() and not good[rows].all()]
