@@ -121,6 +121,8 @@ def judge(config: str, truth_file: str, settings: list[str], options: argparse.N
     # Whatever the product says on standard output is not this script's result.
     with contextlib.redirect_stdout(sys.stderr):
         experiment = Experiment(load_config(config, settings), Console(quiet=True))
+        if not experiment.config.filters:
+            raise SystemExit(f"{config} has no filters: there is nothing to compare")
         run_score(experiment)
         summary = run_decide(experiment)
     judged = Judged(config, settings)
