@@ -71,11 +71,13 @@ class Ensemble:
             filters: m.
 
         Returns:
-            (m,) float64, 0 or more.
+            (m,) float64, 0 or more; 0 for filters under a plain rule: they say what must not be, and a sample that is
+            far from that is no better than one that is near.
         """
         weights = np.zeros(filters)
         for columns, model in self.aspects.values():
-            weights[list(columns)] = np.nan_to_num(model.weight_)
+            if not model.is_rule:
+                weights[list(columns)] = np.nan_to_num(model.weight_)
         return weights
 
     def accuracies(self, filters: int) -> np.ndarray:

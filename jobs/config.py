@@ -1,5 +1,6 @@
 """The config: checked as a whole before anything starts, every error with its place and the nearest valid name."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -102,11 +103,23 @@ def load_config(path: str, overrides: list[str]) -> Config:
             scorer = column.partition(".")[0]
             if scorer in kinds.BUILT_IN and scorer not in scorers:
                 scorers[scorer] = kinds.scorers()[scorer]()
+    _check_places(document, sections)
     shards = list_shards(document, ("input",), sections.input)
     reference = [] if sections.reference is None else list_shards(document, ("reference",), sections.reference)
     config = Config(sections, scorers, filters, _models(document, sections, filters), shards, reference)
     _check_columns(document, config)
     return config
+
+
+def _check_places(document: Document, sections: Sections) -> None:
+    """Refuses to write where the next run would read."""
+    for which, inputs in (("input", sections.input), ("reference", sections.reference)):
+        for place in [inputs] if isinstance(inputs, str) else inputs or []:
+            folder = place if "://" in place else os.path.abspath(place)
+            output = sections.output if "://" in sections.output else os.path.abspath(sections.output)
+            if f"{output.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/"):
+                problem = f"lies inside the {which} {place!r}, and what is written would be read by the next run"
+                raise document.error(("output",), f"{sections.output!r} {problem}; choose another place")
 
 
 def _kind(document: Document, place: Place, kind: str, known: Mapping[str, type[Any]]) -> type[Any]:

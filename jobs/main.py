@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     split = given.index("--") if "--" in given else len(given)
-    options = _parser().parse_args(given[:split])
+    options = _parse(given[:split])
     console = Console(options.quiet, options.json)
     try:
         return _run(options, console, tuple(given[split + 1 :]))
@@ -60,6 +60,18 @@ def _root_cause(error: BaseException) -> str:
         return str(error)
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1].strip() if lines else 'no message'}"
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Reads the command line; settings may stand before and after flags, which argparse alone does not allow."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    settings = [word for word in rest if hasattr(options, "settings") and not word.startswith("-")]
+    if len(settings) < len(rest):
+        parser.error(f"unrecognized arguments: {' '.join(word for word in rest if word not in settings)}")
+    if settings:
+        options.settings = [*options.settings, *settings]
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -109,8 +109,9 @@ def test_json_is_the_summary(config, run, tmp_path):
     assert json.loads(out) == json.loads((tmp_path / "out" / "summary.json").read_text())
 
 
-def test_quiet_is_quiet(config, run):
-    status, _, err = run("run", config(), "--quiet")
+def test_quiet_is_quiet_and_flags_may_stand_anywhere(config, run):
+    status, out, err = run("run", config(), "keep.fraction=0.2", "--quiet", "emit.samples_per_shard=9", "--json")
+    assert json.loads(out)["kept"] == round(0.2 * (240 - json.loads(out)["rejected"]))
     assert status == 0
     assert err == ""
 
@@ -261,6 +262,7 @@ def test_ranges_that_overlap_only_once_fitted(config, run):
 
 def test_the_command_line(run, config):
     assert run("nonsense")[0] == 2
+    assert run("run", config(), "--nonsense")[0] == 2
     assert run()[0] == 2
     status, out, _ = run("kinds")
     assert status == 0

@@ -109,6 +109,7 @@ def test_one_range_given_is_the_other_ones_complement_whatever_the_kind_prefers(
         ("label_model: dawid_skene", "aspects: {langauge: {}}", r":10: ensemble\.aspects\.langauge: no filter has"),
         ("output: OUT", "output: OUT\noutput: OUT", r":3: output: is written twice"),
         ("output: OUT", "output: [OUT", r"not valid YAML"),
+        ("output: OUT", "output: POOL/curated", r":2: output: .*lies inside the input"),
         ("input: POOL", "input: POOL/nowhere", r":1: input: no \.tar shards"),
         ("input: POOL", "input: []", r":1: input: "),
         ("input: POOL", "input: gopher://pool", r":1: input: "),
