@@ -1,5 +1,6 @@
 """Emitting: kept samples as shards a trainer can read. Plan, then copy by range; nothing is decoded."""
 
+import bisect
 import contextlib
 import hashlib
 import io
@@ -9,7 +10,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +20,11 @@ from chaffinch.pipeline import files
 from chaffinch.pipeline.plan import Block, Input, Plan
 from chaffinch.pipeline.repeats import parse_uids
 from chaffinch.pipeline.rows import Source
-from chaffinch.pipeline.runner import Engine, add_up
 from chaffinch.pipeline.ustar import archive_size, end_archive, output_names, write_member
 from chaffinch.pipeline.verdicts import decisions_path
+
+if TYPE_CHECKING:
+    from chaffinch.pipeline.runner import Engine
 
 SHARD_FORMAT = "{:08d}.tar"
 _META = "meta.json"  # there only when all the rest is
@@ -186,13 +189,13 @@ class _Bytes:
     """The bytes of kept samples, by row."""
 
     def __init__(self, kept: Sequence[Kept]) -> None:
-        self._ends = np.cumsum([len(part.sources) for part in kept])
+        self._ends = list(itertools.accumulate(len(part.sources) for part in kept))
         self._paths = [part.path for part in kept]
         self._open: tuple[int, BinaryIO] | None = None
 
     def read(self, row: int, start: int, end: int) -> memoryview:
         """The bytes from `start` to `end` of the shard that holds a row."""
-        number = int(np.searchsorted(self._ends, row, side="right"))
+        number = bisect.bisect_right(self._ends, row)
         if self._open is None or self._open[0] != number:
             self.close()
             self._open = (number, files.open_binary(self._paths[number]))
@@ -242,7 +245,7 @@ class _Spool:
         self._file.close()
 
 
-def emit(engine: Engine, plan: Plan, source: Source, output: str, scores: Sequence[str]) -> Emitted:
+def emit(engine: "Engine", plan: Plan, source: Source, output: str, scores: Sequence[str]) -> Emitted:
     """Writes kept samples as shards, with everything a trainer or DataComp's tools expect beside them.
 
     Output shards that are there as they should be are left alone; those of a larger predecessor are removed.
@@ -260,6 +263,8 @@ def emit(engine: Engine, plan: Plan, source: Source, output: str, scores: Sequen
     Raises:
         RuntimeError: fewer or more samples arrived than were kept.
     """
+    from chaffinch.pipeline.runner import add_up  # worker processes need no Beam, which takes a second to import
+
     folder = files.join(output, "shards")
     work = EmitBlock(source, output, tuple(scores))
     emitted = add_up(engine, "Emit shards", plan.blocks(), work, output) or Emitted()

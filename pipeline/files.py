@@ -191,7 +191,7 @@ def writing(path: str) -> Iterator[BinaryIO]:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         temporary = temporary_name(path)
         try:
-            with open(temporary, "wb") as file:
+            with open(temporary, "wb", buffering=_BLOCK) as file:
                 yield file
             os.replace(temporary, path)
         except BaseException:

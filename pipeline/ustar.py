@@ -8,10 +8,12 @@ import numpy as np
 from chaffinch.pipeline.archive import BLOCK
 
 _RECORD = 20 * BLOCK
-# mode, uid, gid; then size; then mtime, a blank checksum and the type of a regular file
+# mode, uid, gid; then size; then mtime, the checksum, the type of a regular file; then no link's name, magic, no owner
 _OWNER = b"0000644\0" + b"0000000\0" * 2
-_BLANK = b"00000000000\0" + b" " * 8 + b"0"
-_MAGIC = b"ustar\x0000" + b"\0" * 80
+_TIME = b"00000000000\0"
+_MAGIC = b"\0" * 100 + b"ustar\x0000" + b"\0" * 80
+# The checksum takes its own eight bytes for blanks.
+_CHECKSUM = sum(_OWNER + _TIME + b" " * 8 + b"0" + _MAGIC)
 _LARGEST = 8**11 - 1
 
 
@@ -57,10 +59,18 @@ def header(name: str, size: int) -> bytes:
     if size > _LARGEST:
         raise ValueError(f"{name!r} has {size} bytes; a USTAR archive takes members below 8 GiB")
     prefix, base = split_for_header(name)
-    block = b"".join(
-        [base.ljust(100, b"\0"), _OWNER, b"%011o\0" % size, _BLANK, b"\0" * 100, _MAGIC, prefix.ljust(167, b"\0")]
+    octal = b"%011o\0" % size
+    # Summing all 512 bytes would take longer than all the rest.
+    total = _CHECKSUM + sum(base) + sum(octal) + sum(prefix)
+    return b"%b%b%b%b%06o\0 0%b%b" % (
+        base.ljust(100, b"\0"),
+        _OWNER,
+        octal,
+        _TIME,
+        total,
+        _MAGIC,
+        prefix.ljust(167, b"\0"),
     )
-    return b"%b%06o\0 %b" % (block[:148], sum(block), block[156:])
 
 
 def write_member(file: BinaryIO, name: str, data: bytes | memoryview) -> None:
@@ -103,11 +113,12 @@ def output_names(key: str, uid: str, members: Sequence[str], taken: set[str]) ->
     """
     names = list(members)
     chosen, copies = key, 0
-    try:
-        for name in names:
-            split_for_header(name)
-    except UnfitNameError:
-        chosen = uid
+    if 4 * max(map(len, names), default=0) > 100:  # a character has four bytes at most
+        try:
+            for name in names:
+                split_for_header(name)
+        except UnfitNameError:
+            chosen = uid
     while chosen in taken:
         # Another sample may even have this one's uid for its key.
         chosen = f"{uid}-{copies}" if copies else uid
