@@ -19,6 +19,21 @@ def save_weights(file: BinaryIO, network: torch.nn.Module, name: str, epoch: flo
     torch.save({"epoch": epoch, "step": step, "name": name, "state_dict": network.state_dict()}, file)
 
 
+def halve(source: BinaryIO, target: BinaryIO) -> None:
+    """Writes the weights of a checkpoint in float16, half as large: enough to measure with, not to train on from.
+
+    Args:
+        source: what `save_weights` wrote.
+        target: open for writing; open_clip loads it as it loads the original.
+    """
+    checkpoint = torch.load(source, map_location="cpu", weights_only=True)
+    weights = {
+        name: weight.half().contiguous() if weight.is_floating_point() else weight
+        for name, weight in checkpoint["state_dict"].items()
+    }
+    torch.save(checkpoint | {"state_dict": weights}, target)
+
+
 def save_state(file: BinaryIO, state: dict[str, Any]) -> None:
     """Writes what `Trainer.state` gave; equal states give equal bytes."""
     torch.save(_rebuilt(state), file)

@@ -8,6 +8,7 @@ import torch
 
 from chaffinch.jobs import train
 from chaffinch.jobs.console import Console
+from chaffinch.jobs.demo.matcher import MODEL, make_matcher
 from chaffinch.jobs.demo.pool import write_clean
 from chaffinch.jobs.demo.samples import clean_sample
 from chaffinch.jobs.documents import ConfigError
@@ -15,7 +16,8 @@ from chaffinch.jobs.experiment import JobError
 from chaffinch.jobs.main import main
 from chaffinch.jobs.training import ShardSamples, load_training
 from chaffinch.pipeline.shards import find_shards
-from chaffinch.scoring.scorer import SampleError
+from chaffinch.scoring.clip import Clip
+from chaffinch.scoring.scorer import Batch, SampleError
 
 SMALLEST = {
     "embed_dim": 16,
@@ -254,3 +256,13 @@ def test_shards_without_a_usable_sample_are_an_error(training_config, tmp_path):
         members(archive, "00", txt=b"a caption")
     with pytest.raises(ConfigError, match="input: its shards hold no usable sample"):
         train.run_train(training_config(pool=tmp_path / "empty"), [], Console(quiet=True))
+
+
+def test_the_matcher_of_the_demo_is_made_and_scored_with(tmp_path):
+    weights = make_matcher(tmp_path, Console(quiet=True), scenes=24, seen=48)
+    scorer = Clip(MODEL, str(weights))
+    model = scorer.load("cpu")
+    scene = clean_sample("any", 0)
+    measured = scorer.score(Batch(["0" * 32], [scene.caption], [scorer.prepare(scene.picture, model)]), model)
+    assert -1 < measured["similarity"][0] < 1
+    assert weights.stat().st_size < 5_000_000

@@ -11,7 +11,7 @@ import torch
 from chaffinch.scoring.clip import Clip
 from chaffinch.scoring.images import decode
 from chaffinch.scoring.training.architectures import PUBLISHED
-from chaffinch.scoring.training.checkpoints import load_state, save_state, save_weights
+from chaffinch.scoring.training.checkpoints import halve, load_state, save_state, save_weights
 from chaffinch.scoring.training.recipe import Augmentation, Recipe
 from chaffinch.scoring.training.retrieval import retrieve
 from chaffinch.scoring.training.trainer import Trainer, TrainingError, build
@@ -134,6 +134,24 @@ def test_checkpoints_are_read_by_open_clip_and_by_the_scorer(recipe, squares, tm
     network = open_clip.create_model(f"local-dir:{tmp_path}", load_weights=False)
     open_clip.load_checkpoint(network, str(tmp_path / "final.pt"))
     assert_same(network.state_dict(), weights(trainer))
+
+
+def test_halved_weights_measure_nearly_the_same(recipe, squares, tmp_path):
+    trainer = Trainer(recipe, squares(), "cpu", 1)
+    list(trainer.run())
+    whole, half = tmp_path / "whole.pt", tmp_path / "half.pt"
+    with whole.open("wb") as file:
+        save_weights(file, trainer.model.network, "smallest", 1.875, 6)
+    with whole.open("rb") as source, half.open("wb") as target:
+        halve(source, target)
+    assert half.stat().st_size < 0.52 * whole.stat().st_size
+    one, other = (Clip(recipe.model, str(path)).load("cpu") for path in (whole, half))
+    pictures = torch.rand(5, 3, 32, 32)
+    with torch.no_grad():
+        similar = torch.nn.functional.cosine_similarity(
+            one.network.eval().encode_image(pictures), other.network.eval().encode_image(pictures)
+        )
+    assert similar.min() > 0.999
 
 
 def test_training_goes_on_from_given_weights(checkpoint, squares, tmp_path):
