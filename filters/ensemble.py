@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from chaffinch.filters.label_models.label_model import LabelModel, distinct_patterns
+from chaffinch.filters.label_models.label_model import LabelModel
+from chaffinch.filters.label_models.votes import distinct_patterns
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 from chaffinch.jobs.config import Config
 from chaffinch.jobs.console import Console
 from chaffinch.pipeline import files
-from chaffinch.pipeline.learn import Judgement, Pool
+from chaffinch.pipeline.judgement import Judgement, Pool
 from chaffinch.pipeline.metadata import Metadata
 from chaffinch.pipeline.rows import Source
 from chaffinch.pipeline.runner import Engine

@@ -8,7 +8,8 @@ from typing import Any
 from chaffinch.filters.fitted import Fitted
 from chaffinch.filters.label_models.label_model import LabelModel
 from chaffinch.pipeline import files
-from chaffinch.pipeline.learn import Judgement, Pool, learn
+from chaffinch.pipeline.judgement import Judgement, Pool
+from chaffinch.pipeline.learn import learn
 from chaffinch.pipeline.rows import Part
 from chaffinch.pipeline.runner import Engine, add_up
 from chaffinch.pipeline.verdicts import Decide, Verdicts

@@ -5,7 +5,8 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from chaffinch.filters.label_models.label_model import LabelModel, merge_patterns, vote_classes
+from chaffinch.filters.label_models.label_model import LabelModel
+from chaffinch.filters.label_models.votes import vote_classes
 
 
 @dataclass(kw_only=True)
@@ -31,11 +32,7 @@ class All(LabelModel):
         Raises:
             ValueError: votes are no votes, or counts no counts.
         """
-        patterns, _ = merge_patterns(patterns, counts)
-        vote_classes(patterns, 2)
-        self.accuracy_ = np.full(patterns.shape[1], np.nan)
-        self.weight_ = np.ones(patterns.shape[1])
-        return self
+        return self.learn_nothing(patterns, counts)
 
     def predict_patterns(self, patterns: np.ndarray) -> np.ndarray:
         """Applies the rule.

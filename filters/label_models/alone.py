@@ -5,7 +5,8 @@ from typing import Self
 
 import numpy as np
 
-from chaffinch.filters.label_models.label_model import LabelModel, merge_patterns, vote_classes
+from chaffinch.filters.label_models.label_model import LabelModel
+from chaffinch.filters.label_models.votes import merge_patterns, vote_classes
 
 MOST_ACCURATE = 0.99
 LEAST_ACCURATE = 0.6

@@ -5,7 +5,8 @@ from typing import Literal, Self
 
 import numpy as np
 
-from chaffinch.filters.label_models.label_model import LabelModel, class_shares, merge_patterns, vote_classes
+from chaffinch.filters.label_models.label_model import LabelModel
+from chaffinch.filters.label_models.votes import class_shares, merge_patterns, vote_classes
 
 ASSUMED_ACCURACY = 0.9
 """What a source is taken to be worth that no other source ever votes beside, so that nothing can be learned of it."""

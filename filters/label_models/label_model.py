@@ -8,170 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-
-def as_votes(votes: np.ndarray) -> np.ndarray:
-    """Checks that votes are a matrix of small whole numbers.
-
-    Args:
-        votes: (n samples, m sources) integers, or floats that hold whole numbers.
-
-    Returns:
-        (n samples, m sources) int8, contiguous.
-
-    Raises:
-        ValueError: votes is not two-dimensional, or holds NaN, fractions or numbers that no vote can have.
-    """
-    votes = np.asarray(votes)
-    if votes.ndim != 2:
-        raise ValueError(f"votes must be (n samples, m sources), not of shape {votes.shape}")
-    if votes.dtype != np.int8:
-        with np.errstate(invalid="ignore"):
-            narrow = votes.astype(np.int8)
-        if not np.array_equal(narrow, votes):
-            raise ValueError(
-                "votes must be whole numbers: -1 drop, 0 abstain, +1 keep, or 1..k with classes=k; "
-                "give 0 where a source cannot judge (NaN is no vote)"
-            )
-        votes = narrow
-    return np.ascontiguousarray(votes)
-
-
-def row_codes(votes: np.ndarray) -> np.ndarray | None:
-    """Names each row by one integer, ordered as the rows are; sorting these is much faster than sorting rows.
-
-    Args:
-        votes: (n samples, m sources) int8.
-
-    Returns:
-        (n,) int64, equal where rows are equal; None where so many sources do not fit into 63 bits.
-    """
-    low, high = int(votes.min(initial=0)), int(votes.max(initial=0))
-    base = high - low + 1
-    if base ** votes.shape[1] >= 2**63:
-        return None
-    codes = np.zeros(len(votes), dtype=np.int64)
-    for column in votes.T:
-        codes *= base
-        codes += column
-        codes -= low
-    return codes
-
-
-def count_patterns(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Counts how often each row of votes occurs; all that a label model needs to know of n samples.
-
-    Args:
-        votes: (n samples, m sources) integers.
-
-    Returns:
-        (p patterns, m sources) the distinct rows in lexicographic order, and (p,) int64 how often each occurs.
-
-    Raises:
-        ValueError: votes is not two-dimensional or holds something that is no vote.
-    """
-    patterns, _, counts = distinct_patterns(votes)
-    return patterns, counts
-
-
-def distinct_patterns(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Finds the distinct rows of votes, and where each row went.
-
-    Args:
-        votes: (n samples, m sources) integers.
-
-    Returns:
-        (p patterns, m sources) int8 the distinct rows in lexicographic order, (n,) the pattern of each sample, and
-        (p,) int64 how often each pattern occurs.
-
-    Raises:
-        ValueError: votes is not two-dimensional or holds something that is no vote.
-    """
-    votes = as_votes(votes)
-    codes = row_codes(votes)
-    if codes is None:
-        patterns, inverse, counts = np.unique(votes, axis=0, return_inverse=True, return_counts=True)
-    else:
-        _, first, inverse, counts = np.unique(codes, return_index=True, return_inverse=True, return_counts=True)
-        patterns = votes[first]
-    return patterns, inverse.reshape(-1), counts.astype(np.int64)
-
-
-def merge_patterns(patterns: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Brings counted patterns into the one order that makes a fit the same to the last bit.
-
-    Args:
-        patterns: (p patterns, m sources) rows of votes in any order, a row possibly more than once.
-        counts: (p,) how many samples show each pattern, 0 or more.
-
-    Returns:
-        (q patterns, m sources) int8 distinct rows in lexicographic order, and (q,) int64 counts, all above 0.
-
-    Raises:
-        ValueError: the two do not fit together, or a count is negative or no whole number.
-    """
-    given = np.asarray(counts)
-    if given.shape != (len(patterns),):
-        raise ValueError(f"{len(patterns)} patterns need as many counts, not counts of shape {given.shape}")
-    counts = given.astype(np.int64)
-    if (counts < 0).any() or not np.array_equal(counts, given):
-        raise ValueError("counts must be whole numbers, 0 or more: how many samples show each pattern")
-    patterns, inverse, _ = distinct_patterns(patterns)
-    total = np.zeros(len(patterns), dtype=np.int64)
-    np.add.at(total, inverse, counts)
-    return patterns[total > 0], total[total > 0]
-
-
-def vote_classes(votes: np.ndarray, classes: int) -> np.ndarray:
-    """Turns votes into class numbers.
-
-    Args:
-        votes: (n samples, m sources) integers: -1, 0, +1 with two classes, 0..k with k.
-        classes: k, at least 2.
-
-    Returns:
-        (n, m) intp: 0..k-1 for the class voted for (two classes: 0 drop, 1 keep), and k for abstains.
-
-    Raises:
-        ValueError: a vote is for no class.
-    """
-    votes = as_votes(votes)
-    low, high = (-1, 1) if classes == 2 else (0, classes)
-    if votes.size and (votes.min() < low or votes.max() > high):
-        wrong = votes[(votes < low) | (votes > high)][0]
-        allowed = "-1 (drop), 0 (abstain) and +1 (keep)" if classes == 2 else f"0 (abstain) and 1..{classes}"
-        raise ValueError(
-            f"a vote is {wrong}, but with classes={classes} votes are {allowed}: "
-            "recode the votes, or set `classes` to the number of classes"
-        )
-    if classes == 2:
-        return np.array([2, 1, 0])[votes.astype(np.intp)]  # indexed by 0, +1, -1
-    return (votes.astype(np.intp) - 1) % (classes + 1)
-
-
-def class_shares(class_prior: float | tuple[float, ...] | None, classes: int) -> np.ndarray:
-    """The class prior as one share per class; equal shares where none is given.
-
-    Args:
-        class_prior: P(keep) with two classes, k shares with k.
-        classes: k, at least 2.
-
-    Returns:
-        (k,) float64, summing to 1; two classes: drop, keep.
-
-    Raises:
-        ValueError: the prior does not fit the number of classes.
-    """
-    if class_prior is None:
-        return np.full(classes, 1.0 / classes)
-    if isinstance(class_prior, tuple):
-        if len(class_prior) != classes:
-            raise ValueError(
-                f"class_prior has {len(class_prior)} shares for {classes} classes: give one share per class"
-            )
-        return np.array(class_prior, dtype=np.float64)
-    if classes != 2:
-        raise ValueError(f"class_prior is one number, but there are {classes} classes: give {classes} shares")
-    return np.array([1.0 - class_prior, class_prior])
+from chaffinch.filters.label_models.votes import count_patterns, distinct_patterns, merge_patterns, vote_classes
 
 
 @dataclass(kw_only=True)
@@ -244,6 +81,26 @@ class LabelModel:
             The model itself.
         """
         raise NotImplementedError
+
+    def learn_nothing(self, patterns: np.ndarray, counts: np.ndarray, classes: int = 2) -> Self:
+        """The fit of a model that only counts votes: all sources weigh the same, no accuracy is estimated.
+
+        Args:
+            patterns: (p patterns, m sources) rows of votes.
+            counts: (p,) how many samples show each pattern.
+            classes: k, at least 2.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError: votes are no votes, or counts no counts.
+        """
+        patterns, _ = merge_patterns(patterns, counts)
+        vote_classes(patterns, classes)
+        self.accuracy_ = np.full(patterns.shape[1], np.nan)
+        self.weight_ = np.ones(patterns.shape[1])
+        return self
 
     def predict_proba(self, votes: np.ndarray) -> np.ndarray:
         """The posterior of every sample, computed once per distinct pattern.

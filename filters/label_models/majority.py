@@ -5,7 +5,8 @@ from typing import Self
 
 import numpy as np
 
-from chaffinch.filters.label_models.label_model import LabelModel, class_shares, merge_patterns, vote_classes
+from chaffinch.filters.label_models.label_model import LabelModel
+from chaffinch.filters.label_models.votes import class_shares, vote_classes
 
 
 @dataclass(kw_only=True)
@@ -45,11 +46,7 @@ class Majority(LabelModel):
         Raises:
             ValueError: votes are no votes, or counts no counts.
         """
-        patterns, _ = merge_patterns(patterns, counts)
-        vote_classes(patterns, self.classes)
-        self.accuracy_ = np.full(patterns.shape[1], np.nan)
-        self.weight_ = np.ones(patterns.shape[1])
-        return self
+        return self.learn_nothing(patterns, counts, self.classes)
 
     def predict_patterns(self, patterns: np.ndarray) -> np.ndarray:
         """Counts the votes.

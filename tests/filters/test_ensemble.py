@@ -7,7 +7,7 @@ from chaffinch.filters.cut import Cut
 from chaffinch.filters.ensemble import Ensemble, diagnose
 from chaffinch.filters.fitted import Fitted
 from chaffinch.filters.label_models import All, Alone, DawidSkene, Majority, Nothing
-from chaffinch.filters.label_models.label_model import count_patterns
+from chaffinch.filters.label_models.votes import count_patterns
 from chaffinch.filters.ranges import NOTHING, FittedRanges
 from chaffinch.filters.statistics import DIGIT_BITS, Histogram, Ranks, sortable
 

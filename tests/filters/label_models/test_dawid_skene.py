@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from chaffinch.filters.label_models import DawidSkene
-from chaffinch.filters.label_models.label_model import count_patterns
+from chaffinch.filters.label_models.votes import count_patterns
 
 FORMS = [
     pytest.param({"form": form, "abstain": abstain}, id=f"{form}-{abstain}")

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as nps
 
 from chaffinch.filters import label_models
 from chaffinch.filters.label_models import All, DawidSkene, Majority, Nothing
-from chaffinch.filters.label_models.label_model import count_patterns, distinct_patterns, merge_patterns
+from chaffinch.filters.label_models.votes import count_patterns, distinct_patterns, merge_patterns
 
 VOTES = nps.arrays(
     np.int8, st.tuples(st.integers(0, 20), st.integers(1, 5)), elements=st.integers(-1, 1)
