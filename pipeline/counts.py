@@ -1,5 +1,6 @@
 """What deciding counts in each shard: values, repeated uids, vote patterns, and keys around the cut."""
 
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from chaffinch.filters.filter import Filter
 from chaffinch.filters.fitted import Fitted
 from chaffinch.filters.patterns import Patterns
 from chaffinch.filters.statistics import DIGIT_BITS, Histogram, sortable
+from chaffinch.pipeline.probabilities import Probabilities
 from chaffinch.pipeline.repeats import Claims, Seen, Suspects
 from chaffinch.pipeline.rows import Part, Rows, Source, count_rows, read_scores, read_uids
 
@@ -218,12 +220,16 @@ class CountAroundCut:
         """Counts one shard."""
         rows = Rows.read(part, self.source, list(self.filters.values()))
         votes = self.fitted.votes(rows.scores, len(rows.usable))
-        probability = self.fitted.ensemble.probability(votes[:, self.fitted.judges])
+        probability = self._probabilities.of(votes[:, self.fitted.judges])
         chosen = rows.usable & self.fitted.candidates(votes, probability)
         # Only the group in which the cut lies is ordered; the others need no soft score.
         chosen &= probability == np.float32(self.search.probability)
         soft = self.fitted.soft_scores([scores[chosen] for scores in rows.scores], int(chosen.sum()))
         return self.search.count(probability[chosen], soft, hash_uids(read_uids(part, self.source, chosen), self.seed))
+
+    @functools.cached_property
+    def _probabilities(self) -> Probabilities:
+        return Probabilities(self.fitted.ensemble, len(self.fitted.judges))
 
 
 def _keys(scores: np.ndarray) -> np.ndarray:

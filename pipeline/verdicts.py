@@ -1,5 +1,6 @@
 """Verdicts: the frozen judgement applied to one shard, written as its decisions table, and counted."""
 
+import functools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from chaffinch.filters.cut import hash_uids
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.fitted import Fitted
 from chaffinch.pipeline import files
+from chaffinch.pipeline.probabilities import Probabilities
 from chaffinch.pipeline.repeats import parse_uids
 from chaffinch.pipeline.rows import Part, Rows, Source
 
@@ -39,7 +41,8 @@ class Verdicts:
     def of(cls, shard: str, decisions: pa.Table) -> Self:
         """Counts a decisions table; its three kinds of rows are told apart by keep and the reason alone."""
         kept = int(pc.sum(decisions["keep"]).as_py() or 0)
-        reasons = Counter(decisions["reason"].drop_null().to_pylist())
+        found = pc.value_counts(decisions["reason"].drop_null().combine_chunks())
+        reasons = Counter(dict(zip(found.field(0).to_pylist(), found.field(1).to_pylist(), strict=True)))
         rejected = sum(count for reason, count in reasons.items() if reason.startswith("rejected: "))
         dropped = sum(count for reason, count in reasons.items() if reason.startswith("dropped: "))
         counts = {"read": decisions.num_rows, "kept": kept, "dropped": dropped, "rejected": rejected}
@@ -83,7 +86,7 @@ class Decide:
         fitted = self.fitted
         rows = Rows.read(part, self.source, list(self.filters.values()), ["uid", "key"])
         votes = fitted.votes(rows.scores, len(rows.usable))
-        probability = fitted.ensemble.probability(votes[:, fitted.judges])
+        probability = self._probabilities.of(votes[:, fitted.judges])
         allowed = rows.usable & fitted.candidates(votes, probability)
         soft, tie = np.zeros(len(allowed), np.uint32), np.zeros(len(allowed), np.uint64)
         # Soft scores and hashes matter only where probability alone does not decide.
@@ -105,14 +108,20 @@ class Decide:
             }
         )
 
+    @functools.cached_property
+    def _probabilities(self) -> Probabilities:
+        return Probabilities(self.fitted.ensemble, len(self.fitted.judges))
+
     def _reasons(self, rows: Rows, votes: np.ndarray, kept: np.ndarray) -> pa.Array:
         fitted = self.fitted
-        reasons = np.full(len(kept), "dropped: below the cut", object)
+        words = ["dropped: below the cut", "dropped: every filter abstains"]
+        words += [f"dropped: required filter {name}" for name in fitted.names]
+        chosen = np.zeros(len(kept), np.int32)  # which of the words
         if fitted.judges and not fitted.uncovered and not fitted.keeps_everything:
-            reasons[(votes[:, fitted.judges] == 0).all(axis=1)] = "dropped: every filter abstains"
+            chosen[(votes[:, fitted.judges] == 0).all(axis=1)] = 1
         for index in reversed(range(len(fitted.names))):
             if fitted.required[index]:
-                reasons[votes[:, index] == -1] = f"dropped: required filter {fitted.names[index]}"
-        reasons[kept] = None
+                chosen[votes[:, index] == -1] = 2 + index
+        reasons = pa.array(words, pa.string()).take(pa.array(chosen, mask=kept))
         rejected = pc.binary_join_element_wise("rejected", rows.reject, ": ")
-        return pc.if_else(pa.array(rows.usable), pa.array(reasons, pa.string()), rejected)
+        return pc.if_else(pa.array(rows.usable), reasons, rejected)
