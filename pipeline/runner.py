@@ -145,8 +145,8 @@ class WorkInProcesses(beam.DoFn):
         self._function = function
         self._sums: list[Future[Any]] = []
 
-    def process(self, items: Sequence[Any]) -> None:
-        """Works on some items."""
+    def process(self, items: bytes) -> None:
+        """Works on some items, a pickled list."""
         self._sums.append(self._engine.start_workers().submit(self._function, items))
 
     def finish_bundle(self) -> Iterator[Any]:
@@ -188,7 +188,8 @@ def add_up(
         step = beam.Map(CallFromFile(function))
         if engine.processes:
             size = min(-(-len(items) // (_TURNS * engine.processes)), _MOST_AT_ONCE)
-            elements = [items[start : start + size] for start in range(0, len(items), size)]
+            # As bytes, since Beam would pickle item by item, several times.
+            elements = [pickle.dumps(items[start : start + size]) for start in range(0, len(items), size)]
             engine.start_workers()  # while Beam starts
             step, threads = beam.ParDo(WorkInProcesses(engine, function)), 1
 

@@ -52,16 +52,16 @@ class Workers:
             while True:
                 self._idle.get_nowait().communicate()  # the end of its input is the end of the process
 
-    def submit(self, function: str, items: Sequence[Any]) -> Future[Any]:
+    def submit(self, function: str, items: bytes) -> Future[Any]:
         """Promises what `add_up` returns."""
         return self._threads.submit(self.add_up, function, items)
 
-    def add_up(self, function: str, items: Sequence[Any]) -> Any:
+    def add_up(self, function: str, items: bytes) -> Any:
         """Lets an idle process work; waits until there is one, and until it is done.
 
         Args:
             function: a file that holds a pickled function of one item, which returns statistics with `merge`.
-            items: at least one.
+            items: a pickled list of at least one.
 
         Returns:
             The merged statistics.
@@ -114,7 +114,7 @@ def serve(beam_options: Sequence[str]) -> None:
             except EOFError:
                 return
             try:
-                reply = (True, _add_up(load_function(function), items))
+                reply = (True, _add_up(load_function(function), pickle.loads(items)))
             except Exception as error:
                 error.add_note(traceback.format_exc())
                 reply = (False, error)
