@@ -30,7 +30,9 @@ def run_demo(folder: str, samples: int, seed: int, console: Console) -> None:
     write_clean(place / "trusted", samples=_TRUSTED, seed=seed)
     template = resources.files("chaffinch.jobs.demo").joinpath("demo.yaml").read_text(encoding="utf-8")
     config = place / "demo.yaml"
-    config.write_text(template.replace("FOLDER", place.as_posix()), encoding="utf-8")
+    weights = resources.files("chaffinch.jobs.demo").joinpath("matcher.pt")
+    text = template.replace("FOLDER", place.as_posix()).replace("WEIGHTS", str(weights))
+    config.write_text(text, encoding="utf-8")
     run_command("run", str(config), [], console)
     if not console.json:
         console.result(f"\n{compare(place / 'pool' / 'truth.parquet', place / 'curated')}")
@@ -69,12 +71,39 @@ def compare(truth: Path, output: Path) -> str:
         )
         rows.append([kind, str(mine.sum()), f"{1 - kept[mine].mean():.0%}", str(rejected), names or "none"])
     caught = table(["planted", "samples", "left out", "rejected", "votes to drop"], rows)
+    usable = np.array([not (why or "").startswith("rejected") for why in decided["reason"].to_pylist()])
     return (
-        f"{caught}\n"
+        f"{caught}\n\n{_beside_others(good, kept, usable, votes)}\n\n"
         f"of {good.sum()} clean samples {np.sum(good & kept)} were kept; of {np.sum(~good)} spoiled ones "
         f"{np.sum(~good & ~kept)} were left out; the pool was {good.mean():.0%} clean, what was kept is "
         f"{good[kept].mean():.0%}"
     )
+
+
+def _beside_others(good: np.ndarray, kept: np.ndarray, usable: np.ndarray, votes: dict[str, np.ndarray]) -> str:
+    """The ensemble beside the majority of its filters and the best of them alone: a table."""
+    alone = {f"{name} alone": usable & (vote != -1) for name, vote in votes.items()}
+    best = max(alone, key=lambda name: f1(good, alone[name]))
+    majority = usable & (np.sum([vote.astype(np.int64) for vote in votes.values()], axis=0) > 0)
+    sources = {"the ensemble": kept, "majority": majority, f"best filter: {best}": alone[best]}
+    rows = [
+        [name, f"{mine.sum()}", f"{good[mine].mean():.0%}", f"{mine[good].mean():.0%}", f"{f1(good, mine):.3f}"]
+        for name, mine in sources.items()
+    ]
+    return table(["who decides", "kept", "of it clean", "of clean kept", "F1"], rows)
+
+
+def f1(good: np.ndarray, kept: np.ndarray) -> float:
+    """The harmonic mean of how much of what is kept is good, and how much of what is good is kept.
+
+    Args:
+        good: (n,) bool, the truth.
+        kept: (n,) bool.
+
+    Returns:
+        F1 in [0, 1]; higher is better, 0 where nothing good is kept.
+    """
+    return float(2 * np.sum(good & kept) / max(np.sum(good) + np.sum(kept), 1))
 
 
 def _decisions(output: Path) -> pa.Table:
