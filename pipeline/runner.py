@@ -194,10 +194,11 @@ def add_up(
             step, threads = beam.ParDo(WorkInProcesses(engine, function)), 1
 
     def build(pipeline: beam.Pipeline) -> object:
+        listed = pipeline | "List" >> beam.Create(elements)
+        # One thread hands everything to the worker processes: there is nobody to share elements among.
+        shared = listed if threads == 1 else listed | beam.Reshuffle()
         return (
-            pipeline
-            | "List" >> beam.Create(elements)
-            | beam.Reshuffle()
+            shared
             | label >> step
             | "Add up" >> beam.CombineGlobally(AddUp()).without_defaults()
             | "Write the sum" >> beam.Map(_write_pickle, path)
