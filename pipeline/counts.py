@@ -19,6 +19,7 @@ from chaffinch.pipeline.rows import Part, Rows, Source, count_rows, read_scores,
 
 # So many digits are counted at once: a histogram has 65,536 bins, and adding one for each shard would take longer.
 _MOST_WAITING = 1 << 19
+_NO_KEYS = np.zeros(0, np.float32), np.zeros(0, np.uint32), np.zeros(0, np.uint64)
 
 
 @dataclass
@@ -97,7 +98,7 @@ class CountPool:
             for name, values in zip(self.filters, scores, strict=True)
         }
         if not self.size:
-            return PoolCounts(count_rows(part, self.source), high, Seen(0, [], []))
+            return PoolCounts(len(scores[0]) if scores else count_rows(part, self.source), high, Seen(0, [], []))
         usable = Rows.read(part, self.source, []).usable
         return PoolCounts(len(usable), high, Seen.of(read_uids(part, self.source, usable), self.size))
 
@@ -224,6 +225,8 @@ class CountAroundCut:
         chosen = rows.usable & self.fitted.candidates(votes, probability)
         # Only the group in which the cut lies is ordered; the others need no soft score.
         chosen &= probability == np.float32(self.search.probability)
+        if not chosen.any():
+            return self.search.count(*_NO_KEYS)
         soft = self.fitted.soft_scores([scores[chosen] for scores in rows.scores], int(chosen.sum()))
         return self.search.count(probability[chosen], soft, hash_uids(read_uids(part, self.source, chosen), self.seed))
 

@@ -16,8 +16,6 @@ from apache_beam.transforms.window import GlobalWindows
 from chaffinch.pipeline import files
 from chaffinch.pipeline.workers import Workers, load_function, workers
 
-# Items that a worker process gets at once: few enough for all to end together, enough to send few sums back.
-_TURNS = 8
 _MOST_AT_ONCE = 64
 
 Item = TypeVar("Item")
@@ -187,9 +185,8 @@ def add_up(
         files.write_bytes(function, pickled)
         step = beam.Map(CallFromFile(function))
         if engine.processes:
-            size = min(-(-len(items) // (_TURNS * engine.processes)), _MOST_AT_ONCE)
             # As bytes, since Beam would pickle item by item, several times.
-            elements = [pickle.dumps(items[start : start + size]) for start in range(0, len(items), size)]
+            elements = [pickle.dumps(part) for part in _portions(items, engine.processes)]
             engine.start_workers()  # while Beam starts
             step, threads = beam.ParDo(WorkInProcesses(engine, function)), 1
 
@@ -210,6 +207,15 @@ def add_up(
     finally:
         files.remove(path)
         files.remove(function)
+
+
+def _portions(items: Sequence[Item], processes: int) -> Iterator[Sequence[Item]]:
+    """What worker processes get at once: much at first, so that few sums come back, little so that all end together."""
+    start = 0
+    while start < len(items):
+        size = min(-(-(len(items) - start) // (4 * processes)), _MOST_AT_ONCE)
+        yield items[start : start + size]
+        start += size
 
 
 def _write_pickle(value: object, path: str) -> None:
