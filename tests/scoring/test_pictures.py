@@ -112,7 +112,7 @@ def test_measures_stay_in_their_ranges(values):
     assert 0 <= measured["brightness"] <= 1
     assert 0 <= measured["contrast"] <= 0.5
     assert 0 <= measured["entropy"] <= 8
-    assert 0 <= measured["colourfulness"] <= 187
+    assert 0 <= measured["colourfulness"] <= 298  # half blue, half yellow
     assert measured["aspect_ratio"] >= 1
 
 
