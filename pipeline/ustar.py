@@ -14,6 +14,7 @@ _TIME = b"00000000000\0"
 _MAGIC = b"\0" * 100 + b"ustar\x0000" + b"\0" * 80
 # The checksum takes its own eight bytes for blanks.
 _CHECKSUM = sum(_OWNER + _TIME + b" " * 8 + b"0" + _MAGIC)
+_EMPTY = bytes(BLOCK)
 _LARGEST = 8**11 - 1
 
 
@@ -73,13 +74,14 @@ def header(name: str, size: int) -> bytes:
     )
 
 
+def member_blocks(name: str, data: bytes | memoryview) -> tuple[bytes, bytes | memoryview, bytes]:
+    """One member: header, bytes, padding."""
+    return header(name, len(data)), data, _EMPTY[: -len(data) % BLOCK]
+
+
 def write_member(file: BinaryIO, name: str, data: bytes | memoryview) -> None:
-    """Writes one member: header, bytes, padding."""
-    size = len(data)
-    file.write(header(name, size))
-    file.write(data)
-    if size % BLOCK:
-        file.write(b"\0" * (BLOCK - size % BLOCK))
+    """Writes one member."""
+    file.write(b"".join(member_blocks(name, data)))
 
 
 def end_archive(file: BinaryIO) -> None:
