@@ -22,7 +22,6 @@ import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from quality_sources import Judged
 from chaffinch.jobs.config import load_config
 from chaffinch.jobs.console import Console, table
 from chaffinch.jobs.decide import run_decide
+from chaffinch.jobs.demo.command import config_for
 from chaffinch.jobs.demo.pool import write_clean, write_pool
 from chaffinch.jobs.experiment import Experiment
 from chaffinch.jobs.score import run_score
@@ -252,8 +252,7 @@ def render(folder: Path, samples: int, seed: int) -> tuple[str, str]:
     """Writes a pool of the demo's kind with the demo's config; returns the paths of config and truth."""
     write_pool(folder / "pool", samples=samples, seed=seed)
     write_clean(folder / "trusted", samples=300, seed=seed)
-    template = resources.files("chaffinch.jobs.demo").joinpath("demo.yaml").read_text(encoding="utf-8")
-    (folder / "demo.yaml").write_text(template.replace("FOLDER", folder.as_posix()), encoding="utf-8")
+    (folder / "demo.yaml").write_text(config_for(folder), encoding="utf-8")
     return str(folder / "demo.yaml"), str(folder / "pool" / "truth.parquet")
 
 

@@ -28,16 +28,27 @@ def run_demo(folder: str, samples: int, seed: int, console: Console) -> None:
     console.say(f"rendering {samples} samples, about half of them spoiled, into {place / 'pool'}")
     write_pool(place / "pool", samples=samples, seed=seed)
     write_clean(place / "trusted", samples=_TRUSTED, seed=seed)
-    template = resources.files("chaffinch.jobs.demo").joinpath("demo.yaml").read_text(encoding="utf-8")
     config = place / "demo.yaml"
-    weights = resources.files("chaffinch.jobs.demo").joinpath("matcher.pt")
-    text = template.replace("FOLDER", place.as_posix()).replace("WEIGHTS", str(weights))
-    config.write_text(text, encoding="utf-8")
+    config.write_text(config_for(place), encoding="utf-8")
     run_command("run", str(config), [], console)
     if not console.json:
         console.result(f"\n{compare(place / 'pool' / 'truth.parquet', place / 'curated')}")
         report = place / "curated" / "report.html"
         console.say(f"\nopen {report}   config: {config}   kept shards: {place / 'curated' / 'shards'}")
+
+
+def config_for(place: Path) -> str:
+    """The demo's config.
+
+    Args:
+        place: the folder that holds `pool` and `trusted`, and will hold `curated`.
+
+    Returns:
+        YAML.
+    """
+    own = resources.files("chaffinch.jobs.demo")
+    template = own.joinpath("demo.yaml").read_text(encoding="utf-8")
+    return template.replace("FOLDER", place.as_posix()).replace("WEIGHTS", str(own.joinpath("matcher.pt")))
 
 
 def compare(truth: Path, output: Path) -> str:
