@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "pipeline": {"scoring", "filters", "pipeline"},
     "jobs": {"scoring", "filters", "pipeline", "jobs"},
 }
-HEAVY = {"torch", "torchvision", "open_clip", "transformers", "faiss"}
+HEAVY = {"torch", "torchvision", "open_clip", "transformers", "faiss", "onnx", "onnxruntime"}
 
 
 def modules(folder):
