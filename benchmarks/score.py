@@ -26,6 +26,9 @@ import torch
 import yaml
 
 from chaffinch.pipeline import batches
+from chaffinch.pipeline.feeds import Wanted
+from chaffinch.pipeline.metadata import Metadata
+from chaffinch.pipeline.rows import Source
 from chaffinch.pipeline.runner import Engine
 from chaffinch.pipeline.score import find_tasks, score
 from chaffinch.pipeline.shards import Shard, find_shards
@@ -82,15 +85,16 @@ def bare(paths: Sequence[str], scorers: Sequence[tuple[Scorer, Any]]) -> int:
 def compare(shards: list[Shard], scorers: dict[str, Scorer], place: Path, rounds: int) -> dict[str, Any]:
     """Samples per second of both, in turn."""
     loaded = [(one, one.load("cpu")) for one in scorers.values()]
-    named = {table_folder(name, one, "cpu"): (name, one) for name, one in scorers.items()}
+    wanted = [Wanted(name, table_folder(name, one, "cpu"), one) for name, one in scorers.items()]
     store = place / "store"
     counts: dict[str, int] = {}
 
     def ours() -> float:
         shutil.rmtree(store, ignore_errors=True)
-        tasks = find_tasks(shards, Store(str(store)), list(named))
+        source = Source(Store(str(store)), {}, Metadata("none"))
+        tasks = find_tasks(shards, source.store, [one.folder for one in wanted])
         began = time.perf_counter()
-        counts["ours"] = score(Engine(), tasks, Store(str(store)), named, BATCH, "cpu", str(place)).samples
+        counts["ours"] = score(Engine(), tasks, source, wanted, BATCH, "cpu", str(place)).samples
         return counts["ours"] / (time.perf_counter() - began)
 
     def theirs() -> float:

@@ -19,6 +19,7 @@ from chaffinch.jobs.sections import Sections, TrainSettings
 from chaffinch.jobs.validation import make, validate
 from chaffinch.pipeline import files
 from chaffinch.pipeline.metadata import Metadata
+from chaffinch.pipeline.order import Order
 from chaffinch.pipeline.shards import Shard, find_shards
 from chaffinch.scoring.scorer import Scorer
 
@@ -37,6 +38,7 @@ class Config:
         models: aspect -> label model, not fitted.
         shards: the input.
         reference: the reference's shards, or none.
+        order: which scorer comes after which.
     """
 
     sections: Sections
@@ -45,6 +47,12 @@ class Config:
     models: Mapping[str, LabelModel]
     shards: list[Shard]
     reference: list[Shard]
+    order: Order
+
+    @property
+    def gates(self) -> dict[str, dict[str, Filter]]:
+        """Scorers that skip vetoed samples -> the required filters that they wait for."""
+        return {name: {one: self.filters[one] for one in names} for name, names in self.order.gates.items()}
 
     @property
     def store(self) -> str:
@@ -98,15 +106,18 @@ def load_config(path: str, overrides: list[str]) -> Config:
         make(document, ("train",), TrainSettings, sections.train)
     scorers = {name: _scorer(document, name, settings) for name, settings in sections.scorers.items()}
     filters = {name: _filter(document, name, settings) for name, settings in sections.filters.items()}
-    for judge in filters.values():
-        for column in judge.reads:
-            scorer = column.partition(".")[0]
-            if scorer in kinds.BUILT_IN and scorer not in scorers:
-                scorers[scorer] = kinds.scorers()[scorer]()
+    for column in _columns_read(filters, scorers):
+        scorer = column.partition(".")[0]
+        if scorer in kinds.BUILT_IN and scorer not in scorers:
+            scorers[scorer] = kinds.scorers()[scorer]()
+    try:
+        order = Order.of(scorers, filters)
+    except ValueError as error:
+        raise document.error(("scorers",), str(error)) from error
     _check_places(document, sections)
     shards = list_shards(document, ("input",), sections.input)
     reference = [] if sections.reference is None else list_shards(document, ("reference",), sections.reference)
-    config = Config(sections, scorers, filters, _models(document, sections, filters), shards, reference)
+    config = Config(sections, scorers, filters, _models(document, sections, filters), shards, reference, order)
     _check_columns(document, config)
     return config
 
@@ -206,9 +217,20 @@ def _check_columns(document: Document, config: Config) -> None:
     for name in kinds.BUILT_IN:
         built_in = kinds.scorers()[name]()
         columns |= {f"{name}.{column}": kind for column, kind in built_in.columns.items()}
-    if any(column.startswith("metadata.") for judge in config.filters.values() for column in judge.reads):
+    if any(column.startswith("metadata.") for column in _columns_read(config.filters, config.scorers)):
         available = config.metadata.available(config.shards)
         columns |= {f"metadata.{column}": kind for column, kind in available.items()}
+    for name, scorer in config.scorers.items():
+        for column in scorer.reads:
+            if column not in columns:
+                # The setting that names it, where one does.
+                named = [setting for setting, value in vars(scorer).items() if value == column]
+                spot: Place = ("scorers", name, *named[:1])
+                raise document.error(spot, f"no scorer writes {column!r}; {kinds.nearest(column, list(columns))}")
+        try:
+            scorer.check_columns({column: columns[column] for column in scorer.reads})
+        except ValueError as error:
+            raise document.error(("scorers", name), str(error)) from error
     for name, judge in config.filters.items():
         place: Place = ("filters", name)
         for column in judge.reads:
@@ -218,6 +240,11 @@ def _check_columns(document: Document, config: Config) -> None:
             if judge.kind == "column" and not _is_number(columns[column]):
                 spot = (*place, "column")
                 raise document.error(spot, f"{column} is {columns[column]}, not one number per sample")
+
+
+def _columns_read(filters: Mapping[str, Filter], scorers: Mapping[str, Scorer]) -> list[str]:
+    found = [column for judge in filters.values() for column in judge.reads]
+    return found + [column for scorer in scorers.values() for column in scorer.reads]
 
 
 def _is_number(kind: pa.DataType) -> bool:

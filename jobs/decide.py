@@ -8,7 +8,8 @@ from chaffinch.filters.fitted import Fitted
 from chaffinch.jobs import kinds
 from chaffinch.jobs.console import table
 from chaffinch.jobs.documents import ConfigError
-from chaffinch.jobs.experiment import Experiment, JobError, Side
+from chaffinch.jobs.experiment import Experiment, JobError
+from chaffinch.jobs.side import Side
 from chaffinch.pipeline import files
 from chaffinch.pipeline.decide import decide
 from chaffinch.pipeline.learn import EmptyPoolError, RangeError

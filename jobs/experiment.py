@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,63 +11,16 @@ from typing import Any
 
 from chaffinch.jobs.config import Config
 from chaffinch.jobs.console import Console
+from chaffinch.jobs.side import Side
 from chaffinch.pipeline import files
 from chaffinch.pipeline.judgement import Judgement, Pool
-from chaffinch.pipeline.metadata import Metadata
-from chaffinch.pipeline.rows import Source
-from chaffinch.pipeline.runner import Engine
-from chaffinch.pipeline.score import Task, find_tasks
-from chaffinch.pipeline.shards import Shard
-from chaffinch.pipeline.store import Store, table_folder
+from chaffinch.pipeline.runner import Engine, add_up
+from chaffinch.pipeline.store import Store
 from chaffinch.scoring.devices import device_class
-from chaffinch.scoring.scorer import Scorer
 
 
 class JobError(Exception):
     """The job failed; the message says what, where and what to do."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """A pool of the experiment: the input, or the reference, which is scored the same way into a store of its own.
-
-    Attributes:
-        label: "input" or "reference".
-        shards: its shards.
-        store: its store.
-        scorers: name -> scorer.
-        device: the device class that `run.device` means here.
-        auto: whether the device was left open, so that tables measured on another device will do.
-    """
-
-    label: str
-    shards: Sequence[Shard]
-    store: Store
-    scorers: Mapping[str, Scorer]
-    device: str
-    auto: bool
-
-    def folders(self) -> dict[str, str]:
-        """Scorer name -> folder of the tables that scoring here writes."""
-        return {name: table_folder(name, scorer, self.device) for name, scorer in self.scorers.items()}
-
-    def found_folders(self) -> dict[str, str]:
-        """Scorer name -> folder of the tables to decide by.
-
-        The same, but where the device is left open, tables measured on the other one will do: deciding often runs
-        where no GPU is.
-        """
-        found = self.folders()
-        there = set(self.store.score_folders()) if self.auto else set()
-        for name, scorer in self.scorers.items():
-            other = table_folder(name, scorer, "cpu" if self.device == "cuda" else "cuda")
-            if found[name] not in there and other in there:
-                found[name] = other
-        return found
-
-    def tasks(self, folders: Mapping[str, str], retry_unreadable: bool = True) -> list[Task]:
-        """What is missing or out of date in these folders."""
-        return find_tasks(self.shards, self.store, list(folders.values()), retry_unreadable)
 
 
 @dataclass(frozen=True)
@@ -101,15 +54,20 @@ class Experiment:
         """The input, and the reference if there is one."""
         config, setting = self.config, self.config.sections.run.device
         device, auto = device_class(setting), setting == "auto"
-        sides = [Side("input", config.shards, Store(config.store), config.scorers, device, auto)]
+        common = (config.scorers, config.order, config.metadata, device, auto)
+        reference = None
         if config.reference:
-            store = Store(config.reference_store)
-            sides.append(Side("reference", config.reference, store, config.scorers, device, auto))
-        return sides
+            reference = Side("reference", config.reference, Store(config.reference_store), *common)
+        pool = Side("input", config.shards, Store(config.store), *common, config.gates, reference)
+        return [pool] if reference is None else [pool, reference]
+
+    def count(self, label: str, parts: Sequence[Any], function: Callable[[Any], Any]) -> Any:
+        """Adds up what a function counts in every part of a pool."""
+        return add_up(self.engine, label, parts, function, self.output)
 
     def pool(self, side: Side, folders: Mapping[str, str]) -> Pool:
         """A side as deciding sees it."""
-        return Pool(side.shards, Source(side.store, folders, self.config.metadata))
+        return Pool(side.shards, side.source(folders))
 
     @property
     def judgement(self) -> Judgement:
@@ -137,7 +95,7 @@ class Experiment:
             "fitted": hashlib.sha256(files.read_bytes(self.fitted)).hexdigest() if self.fitted else None,
         }
         if any(column.startswith("metadata.") for judge in config.filters.values() for column in judge.reads):
-            content["metadata"] = _listed(config.metadata, config.shards)
+            content["metadata"] = config.metadata.listed(config.shards)
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     @contextmanager
@@ -158,15 +116,3 @@ class Experiment:
             except ValueError:
                 known = {}
         files.write_bytes(path, (json.dumps(known | {stage: entry}, indent=1) + "\n").encode())
-
-
-def _listed(metadata: Metadata, shards: Sequence[Shard]) -> list[list[Any]]:
-    """What a listing says about the files that hold metadata."""
-    if metadata.source == "beside":
-        folders = sorted({shard.path.rpartition("/")[0] for shard in shards})
-        infos = [info for folder in folders for info in files.listing(files.join(folder, "*.parquet"))]
-        wanted = {metadata.path_beside(shard) for shard in shards}
-        infos = [info for info in infos if info.path in wanted]
-    else:
-        infos = files.listing(metadata.source)
-    return [[info.path, info.size, info.modified] for info in infos]

@@ -1,38 +1,64 @@
 """`chaffinch score`: measure every sample with every scorer; resumes, and computes only what is missing."""
 
-from chaffinch.jobs.experiment import Experiment, JobError, Side
-from chaffinch.pipeline.score import score
+from collections.abc import Mapping, Sequence
+
+from chaffinch.jobs.experiment import Experiment, JobError
+from chaffinch.jobs.side import Side
+from chaffinch.pipeline.feeds import Wanted
+from chaffinch.pipeline.gate import Gate
+from chaffinch.pipeline.score import Spent, score
 
 
 def run_score(experiment: Experiment) -> None:
-    """Scores the input, and the reference if there is one.
+    """Scores the reference, if there is one, and the input, one level of scorers after the other.
 
     Args:
         experiment: what to score.
 
     Raises:
         JobError: a shard has no tables although nothing failed.
+        RangeError: keep and drop of a required filter overlap, seen where a scorer waits for it.
     """
     with experiment.timed("score") as timing:
-        for side in experiment.sides:
+        for side in reversed(experiment.sides):
             timing[side.label] = _score_side(experiment, side)
 
 
 def _score_side(experiment: Experiment, side: Side) -> dict[str, object]:
-    config, folders = experiment.config, side.folders()
-    tasks = side.tasks(folders)
-    missing = {name: sum(folder in task.folders for task in tasks) for name, folder in folders.items()}
-    told = ", ".join(f"{name} {count}" for name, count in missing.items() if count) or "samples only"
-    if not tasks:
+    folders = side.folders()
+    samples, seconds = 0, dict[str, float]()
+    # Without any scorer there is still an index of the samples to be made.
+    for number, level in enumerate(side.order.levels or [[]]):
+        at_once = [name for name in level if not side.scorers[name].whole_pool]
+        if at_once or not number:
+            spent = _score_level(experiment, side, folders, at_once, retry_unreadable=not number)
+            samples, seconds = max(samples, spent.samples), seconds | spent.seconds
+    if unscored := side.tasks(folders, retry_unreadable=False):
+        raise JobError(
+            f"{len(unscored)} shards such as {unscored[0].shard.name} have no tables after scoring: run again"
+        )
+    if not samples:
         experiment.console.say(f"{side.label}: all {len(side.shards)} shards are scored")
         return {}
+    return {"samples": samples, "scorers": {name: round(spent, 3) for name, spent in sorted(seconds.items())}}
+
+
+def _score_level(
+    experiment: Experiment, side: Side, folders: Mapping[str, str], names: Sequence[str], retry_unreadable: bool
+) -> Spent:
+    """Scores what a level of scorers lacks; those of earlier levels are done."""
+    level = {name: folders[name] for name in names}
+    tasks = side.tasks(level, retry_unreadable)
+    if not tasks:
+        return Spent()
+    missing = {name: sum(folder in task.folders for task in tasks) for name, folder in level.items()}
+    told = ", ".join(f"{name} {count}" for name, count in missing.items() if count) or "samples only"
     experiment.console.say(f"{side.label}: {len(tasks)} of {len(side.shards)} shards to score ({told})")
 
     def finished() -> set[str]:
-        unfinished = {task.shard.name for task in side.tasks(folders, retry_unreadable=False)}
+        unfinished = {task.shard.name for task in side.tasks(level, retry_unreadable=False)}
         return {task.shard.name for task in tasks} - unfinished
 
-    scorers = {folder: (name, config.scorers[name]) for name, folder in folders.items()}
     # The last table that a shard gets knows of everything that was rejected by then.
     last = {
         task.shard.name: side.store.scores(task.folders[-1], task.shard.name)
@@ -40,19 +66,25 @@ def _score_side(experiment: Experiment, side: Side) -> dict[str, object]:
         else side.store.samples(task.shard.name)
         for task in tasks
     }
+    wanted = [_want(experiment, side, folders, name) for name in names]
     with experiment.console.progress(f"score {side.label}", last, finished):
-        spent = score(
+        return score(
             experiment.engine,
             tasks,
-            side.store,
-            scorers,
-            config.sections.run.batch_size,
+            side.source(folders),
+            wanted,
+            experiment.config.sections.run.batch_size,
             side.device,
             experiment.output,
         )
-    if unscored := side.tasks(folders, retry_unreadable=False):
-        raise JobError(
-            f"{len(unscored)} shards such as {unscored[0].shard.name} have no tables after scoring: run again"
-        )
-    samples, seconds = spent.samples, spent.seconds
-    return {"samples": samples, "scorers": {name: round(spent, 3) for name, spent in sorted(seconds.items())}}
+
+
+def _want(experiment: Experiment, side: Side, folders: Mapping[str, str], name: str) -> Wanted:
+    scorer, filters = side.scorers[name], side.gates.get(name)
+    if not filters:
+        return Wanted(name, folders[name], scorer)
+    reference = side.reference
+    leaned_on = None if reference is None else experiment.pool(reference, reference.folders())
+    gate = Gate.fit(experiment.count, experiment.pool(side, folders), leaned_on, filters)
+    relatives = [one for one in side.store.score_folders() if one.rpartition("-")[0] == name and one != folders[name]]
+    return Wanted(name, folders[name], scorer, gate, side.ungated(name, folders), tuple(relatives))

@@ -7,8 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from chaffinch.pipeline.feeds import Feed, Wanted
 from chaffinch.pipeline.shards import ShardError
 from chaffinch.scoring.images import decode
 from chaffinch.scoring.scorer import Batch, SampleError, Scorer
@@ -23,21 +25,36 @@ class LoadedScorer:
     """A scorer with its model, as a worker holds it.
 
     Attributes:
-        name: its name in the config.
-        folder: its tables' folder in the store.
-        scorer: its settings.
+        wanted: the scorer, its name and its tables' folder.
         model: what its `load` returned.
     """
 
-    name: str
-    folder: str
-    scorer: Scorer
+    wanted: Wanted
     model: Any
+
+    @property
+    def folder(self) -> str:
+        """Its tables' folder in the store."""
+        return self.wanted.folder
+
+    @property
+    def scorer(self) -> Scorer:
+        """Its settings."""
+        return self.wanted.scorer
+
+    @property
+    def reads_samples(self) -> bool:
+        """Whether it needs anything of the shard itself."""
+        return self.scorer.reads_pictures or self.scorer.reads_captions
+
+
+Parts = Mapping[str, tuple[list[int], Batch, dict[int, str]]]
+"""For each scorer's folder: the rows of the samples it gets, the batch, and reject reasons by row."""
 
 
 @dataclass
 class _Loaded:
-    """One sample on its way: what each picture scorer prepared of it, or why a scorer cannot use it."""
+    """One sample on its way: what each of its scorers prepared of it, or why a scorer cannot use it."""
 
     row: int
     uid: str
@@ -70,8 +87,12 @@ def _locations(samples: pa.Table) -> list[list[_Location]]:
 
 
 def read_batches(
-    path: str, samples: pa.Table, scorers: Sequence[LoadedScorer], batch_size: int
-) -> Iterator[Mapping[str, tuple[list[int], Batch, dict[int, str]]]]:
+    path: str,
+    samples: pa.Table,
+    scorers: Sequence[LoadedScorer],
+    batch_size: int,
+    feeds: Mapping[str, Feed],
+) -> Iterator[Parts]:
     """Reads a shard as batches of consecutive rows, a few batches ahead of whoever consumes them.
 
     Batches are cut by position in the samples table, so that they are the same on every runner and after any retry.
@@ -81,15 +102,15 @@ def read_batches(
         path: the shard, on the local disk.
         samples: its samples table, s rows.
         scorers: the scorers to read for.
-        batch_size: rows of the samples table in a batch; rejected ones leave theirs smaller.
+        batch_size: rows of the samples table in a batch; rejected and skipped ones leave theirs smaller.
+        feeds: folder -> the columns its scorer reads, and its rows.
 
     Yields:
-        For each scorer's folder: the rows of the samples it gets, the batch, and reject reasons by row.
+        What each scorer gets.
 
     Raises:
         ShardError: the shard is not what was indexed, or cannot be read.
     """
-    pictures = any(loaded.scorer.reads_pictures for loaded in scorers)
     rows = _locations(samples)
     chunks = [
         [place for row in rows[start : start + batch_size] for place in row]
@@ -103,21 +124,49 @@ def read_batches(
         with ThreadPoolExecutor(THREADS, "read") as threads:
             ahead: deque[list[Future[_Loaded]]] = deque()
             for chunk in chunks:
-                ahead.append([threads.submit(_load, handle, place, scorers, pictures) for place in chunk])
+                takers = [(place, [one for one in scorers if feeds[one.folder].rows[place.row]]) for place in chunk]
+                ahead.append([threads.submit(_load, handle, place, some) for place, some in takers if some])
                 if len(ahead) > _BATCHES_AHEAD:
-                    yield _collect(ahead.popleft(), scorers)
+                    yield _collect(ahead.popleft(), scorers, feeds)
             while ahead:
-                yield _collect(ahead.popleft(), scorers)
+                yield _collect(ahead.popleft(), scorers, feeds)
     finally:
         os.close(handle)
 
 
-def _load(handle: int, place: _Location, scorers: Sequence[LoadedScorer], pictures: bool) -> _Loaded:
+def column_batches(
+    samples: pa.Table, scorers: Sequence[LoadedScorer], batch_size: int, feeds: Mapping[str, Feed]
+) -> Iterator[Parts]:
+    """Batches of the same rows as `read_batches` cuts, for scorers that need nothing of the shard itself.
+
+    Args:
+        samples: its samples table, s rows.
+        scorers: scorers that read columns alone.
+        batch_size: rows of the samples table in a batch.
+        feeds: folder -> the columns its scorer reads, and its rows.
+
+    Yields:
+        What each scorer gets.
+    """
+    uids = np.array(samples["uid"].to_pylist(), object)
+    for start in range(0, samples.num_rows, batch_size):
+        parts: dict[str, tuple[list[int], Batch, dict[int, str]]] = {}
+        for one in scorers:
+            feed = feeds[one.folder]
+            rows = start + np.flatnonzero(feed.rows[start : start + batch_size])
+            parts[one.folder] = (rows.tolist(), Batch(uids[rows].tolist(), (), (), _taken(feed, rows.tolist())), {})
+        yield parts
+
+
+def _load(handle: int, place: _Location, scorers: Sequence[LoadedScorer]) -> _Loaded:
     """Reads one sample, decodes its picture once and lets every scorer take what it needs of it."""
-    loaded = _Loaded(place.row, place.uid, _read(handle, place.caption).decode("utf-8"))
-    if not pictures:
-        return loaded
+    loaded = _Loaded(place.row, place.uid, "")
+    if any(one.scorer.reads_captions for one in scorers):
+        loaded.caption = _read(handle, place.caption).decode("utf-8")
     readers = [one for one in scorers if one.scorer.reads_pictures]
+    loaded.prepared = {one.folder: None for one in scorers}
+    if not readers:
+        return loaded
     try:
         picture = decode(_read(handle, place.picture))
     except SampleError as error:
@@ -146,18 +195,23 @@ def _read(handle: int, span: tuple[int, int]) -> bytes:
     return b"".join(parts)
 
 
-def _collect(
-    futures: Sequence[Future[_Loaded]], scorers: Sequence[LoadedScorer]
-) -> Mapping[str, tuple[list[int], Batch, dict[int, str]]]:
+def _collect(futures: Sequence[Future[_Loaded]], scorers: Sequence[LoadedScorer], feeds: Mapping[str, Feed]) -> Parts:
     samples = [future.result() for future in futures]
     collected = {}
     for one in scorers:
-        usable = [sample for sample in samples if one.folder not in sample.rejects]
+        usable = [sample for sample in samples if one.folder in sample.prepared and one.folder not in sample.rejects]
+        rows = [sample.row for sample in usable]
         batch = Batch(
             uids=[sample.uid for sample in usable],
-            captions=[sample.caption for sample in usable],
+            captions=[sample.caption for sample in usable] if one.scorer.reads_captions else (),
             pictures=[sample.prepared[one.folder] for sample in usable] if one.scorer.reads_pictures else (),
+            columns=_taken(feeds[one.folder], rows),
         )
         rejects = {sample.row: sample.rejects[one.folder] for sample in samples if one.folder in sample.rejects}
-        collected[one.folder] = ([sample.row for sample in usable], batch, rejects)
+        collected[one.folder] = (rows, batch, rejects)
     return collected
+
+
+def _taken(feed: Feed, rows: Sequence[int]) -> dict[str, pa.Array]:
+    places = pa.array(rows, pa.int64())
+    return {name: values.take(places) for name, values in feed.columns.items()}

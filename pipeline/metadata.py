@@ -42,6 +42,17 @@ class Metadata:
             path = next((info.path for info in files.listing(self.source)), None)
         return {} if path is None else {field.name: field.type for field in files.open_table(path).schema_arrow}
 
+    def listed(self, shards: Sequence[Shard]) -> list[list[str | int | float]]:
+        """What a listing says about the files: path, size and time of change; tells whether any is another one."""
+        if self.source == "beside":
+            folders = sorted({shard.path.rpartition("/")[0] for shard in shards})
+            infos = [info for folder in folders for info in files.listing(files.join(folder, "*.parquet"))]
+            wanted = {self.path_beside(shard) for shard in shards}
+            infos = [info for info in infos if info.path in wanted]
+        else:
+            infos = files.listing(self.source)
+        return [[info.path, info.size, info.modified] for info in infos]
+
     def read(self, shard: Shard, samples: pa.Table, columns: Sequence[str]) -> dict[str, pa.Array]:
         """Reads a shard's columns in the order of its samples.
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from chaffinch.pipeline import files
-from chaffinch.pipeline.batches import LoadedScorer, read_batches
+from chaffinch.pipeline.batches import LoadedScorer, column_batches, read_batches
+from chaffinch.pipeline.feeds import Feed, Wanted
+from chaffinch.pipeline.rows import Source
 from chaffinch.pipeline.runner import Engine, add_up
 from chaffinch.pipeline.samples import CANNOT_READ, index_shard, unreadable
 from chaffinch.pipeline.shards import Shard, ShardError
 from chaffinch.pipeline.store import UNREADABLE, Inventory, Store
 from chaffinch.pipeline.tables import TableBuilder
-from chaffinch.scoring.scorer import Scorer
 
 _log = logging.getLogger(__name__)
 
@@ -96,44 +98,46 @@ class Spent:
         return self
 
 
-def score_shard(task: Task, store: Store, scorers: Sequence[LoadedScorer], batch_size: int) -> Spent:
+def score_shard(task: Task, source: Source, scorers: Sequence[LoadedScorer], batch_size: int) -> Spent:
     """Makes the tables that one shard lacks; what is there and current is left alone.
 
     Args:
         task: what to do.
-        store: where tables are read and written.
+        source: the store in which tables are read and written, and where the columns are that scorers read.
         scorers: loaded scorers, at least those of `task.folders`.
         batch_size: rows of the samples table that are scored at once.
 
     Returns:
         Where the time went.
     """
-    shard, folders = task.shard, list(task.folders)
+    store, shard, folders = source.store, task.shard, list(task.folders)
+    opens = not task.indexed or any(one.reads_samples for one in scorers if one.folder in folders)
     with contextlib.ExitStack() as copies:
         path = shard.path
         with contextlib.suppress(OSError):  # indexing and measuring meet the same error, and know what to do
-            path = copies.enter_context(files.local_copy(shard.path))
+            path = copies.enter_context(files.local_copy(shard.path)) if opens else path
         if task.indexed:
             samples = files.read_table(store.samples(shard.name))
         else:
             samples = index_shard(replace(shard, path=path))
             _adopt(task, samples, store)
             folders = [folder for folder in folders if not files.exists(store.scores(folder, shard.name))]
-        wanted = [loaded for loaded in scorers if loaded.folder in folders]
+        missing = [loaded for loaded in scorers if loaded.folder in folders]
+        feeds = {one.folder: one.wanted.feed(shard, samples, source) for one in missing}
         spent = Spent(samples.num_rows)
         failed, problem = unreadable(samples["reject"]), ""
         try:
-            tables = measure(path, samples, wanted, batch_size, spent.seconds)
+            tables = measure(path, samples, missing, batch_size, spent.seconds, feeds)
         except ShardError as error:
             _log.warning("%s cannot be read: %s", shard.path, error)
             failed, problem = True, f"{CANNOT_READ}: {error}"
-            tables = _rejected(samples, wanted, problem)
+            tables = _rejected(samples, missing, problem)
     if failed:
         # First of all: tables that only say so must not pass for measurements, even if this process ends here.
         files.remove(store.stamp(shard.name, shard.stamp))
     for folder, table in tables.items():
         files.write_table(store.scores(folder, shard.name), table)
-    if failed or not task.indexed:
+    if problem or not task.indexed:
         for old in task.stamps:
             files.remove(store.stamp(shard.name, old))
         # Like that of a shard that was read, it is another one when the tables are.
@@ -176,6 +180,7 @@ def measure(
     scorers: Sequence[LoadedScorer],
     batch_size: int,
     seconds: dict[str, float] | None = None,
+    feeds: Mapping[str, Feed] | None = None,
 ) -> Mapping[str, pa.Table]:
     """Measures one shard with several scorers in one pass; the plain function behind the job.
 
@@ -185,41 +190,55 @@ def measure(
         scorers: loaded scorers.
         batch_size: rows of the samples table that are scored at once.
         seconds: scorer -> seconds in its `score`; added to.
+        feeds: folder -> the columns its scorer reads, and its rows; no columns and all usable rows by default.
 
     Returns:
-        Each scorer's folder and its table of s rows: the scorer's columns, null where rejected, and reject.
+        Each scorer's folder and its table of s rows: the scorer's columns, null where rejected or skipped, and reject.
 
     Raises:
         ShardError: the shard is not what was indexed, or cannot be read.
     """
-    builders = {loaded.folder: TableBuilder(loaded.scorer, samples) for loaded in scorers}
-    usable = bool(scorers) and samples["reject"].null_count
-    for parts in read_batches(path, samples, scorers, batch_size) if usable else ():
-        for loaded in scorers:
-            rows, batch, rejects = parts[loaded.folder]
-            builders[loaded.folder].reject(rejects)
+    usable = pc.is_null(samples["reject"]).to_numpy()
+    feeds = feeds or {one.folder: Feed({}, usable) for one in scorers}
+    builders = {one.folder: TableBuilder(one.scorer, samples) for one in scorers}
+    for folder, feed in feeds.items():
+        if feed.known is not None and feed.copied is not None:
+            builders[folder].copy(feed.known, feed.copied)
+    readers = [one for one in scorers if one.reads_samples and feeds[one.folder].rows.any()]
+    others = [one for one in scorers if not one.reads_samples]
+    batches = itertools.chain(
+        read_batches(path, samples, readers, batch_size, feeds) if readers else (),
+        column_batches(samples, others, batch_size, feeds) if others else (),
+    )
+    for parts in batches:
+        for one in scorers:
+            if one.folder not in parts:
+                continue
+            rows, batch, rejects = parts[one.folder]
+            builders[one.folder].reject(rejects)
             if len(batch):
                 began = time.perf_counter()
-                builders[loaded.folder].add(rows, loaded.scorer.score(batch, loaded.model))
+                builders[one.folder].add(rows, one.scorer.score(batch, one.model))
                 if seconds is not None:
-                    seconds[loaded.name] = seconds.get(loaded.name, 0.0) + time.perf_counter() - began
-    return {folder: builder.finish() for folder, builder in builders.items()}
+                    name = one.wanted.name
+                    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
+    return {one.folder: one.wanted.mark(builders[one.folder].finish()) for one in scorers}
 
 
 class ScoreShard(beam.DoFn):
     """Scores shards; models are loaded once per worker, when the first shard needs them."""
 
-    def __init__(self, store: Store, scorers: Mapping[str, tuple[str, Scorer]], batch_size: int, device: str) -> None:
+    def __init__(self, source: Source, wanted: Sequence[Wanted], batch_size: int, device: str) -> None:
         """Keeps the settings.
 
         Args:
-            store: where the tables are.
-            scorers: folder -> name and settings.
+            source: the store, and where the columns are that scorers read.
+            wanted: the scorers.
             batch_size: rows that are scored at once.
             device: "cpu" or "cuda".
         """
-        self._store = store
-        self._scorers = scorers
+        self._source = source
+        self._wanted = {one.folder: one for one in wanted}
         self._batch_size = batch_size
         self._device = device
         self._models: dict[str, Any] = {}
@@ -228,19 +247,18 @@ class ScoreShard(beam.DoFn):
         """Scores one shard."""
         loaded = []
         for folder in task.folders:
-            name, scorer = self._scorers[folder]
             if folder not in self._models:
-                self._models[folder] = scorer.load(self._device)
-            loaded.append(LoadedScorer(name, folder, scorer, self._models[folder]))
+                self._models[folder] = self._wanted[folder].scorer.load(self._device)
+            loaded.append(LoadedScorer(self._wanted[folder], self._models[folder]))
         _log.info("scoring %s: %s", task.shard.name, ", ".join(task.folders) or "samples")
-        yield score_shard(task, self._store, loaded, self._batch_size)
+        yield score_shard(task, self._source, loaded, self._batch_size)
 
 
 def score(
     engine: Engine,
     tasks: Sequence[Task],
-    store: Store,
-    scorers: Mapping[str, tuple[str, Scorer]],
+    source: Source,
+    wanted: Sequence[Wanted],
     batch_size: int,
     device: str,
     scratch: str,
@@ -250,8 +268,8 @@ def score(
     Args:
         engine: where to run.
         tasks: what `find_tasks` found.
-        store: where tables are read and written.
-        scorers: folder -> name in the config and settings.
+        source: the store in which tables are read and written, and where the columns are that scorers read.
+        wanted: the scorers.
         batch_size: rows of the samples table that are scored at once.
         device: "cpu" or "cuda".
         scratch: a path that workers and driver share.
@@ -259,5 +277,5 @@ def score(
     Returns:
         Where the time went.
     """
-    work = ScoreShard(store, scorers, batch_size, device)
+    work = ScoreShard(source, wanted, batch_size, device)
     return add_up(engine, "Score shards", tasks, work, scratch) or Spent()

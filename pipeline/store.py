@@ -5,6 +5,7 @@ Whether anything is to do is seen from listings alone; no table is opened to fin
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from chaffinch.pipeline import files
 from chaffinch.pipeline.shards import Shard
@@ -53,18 +54,19 @@ class Store:
         return sorted({name.split("/", 1)[0] for name in names})
 
 
-def table_folder(name: str, scorer: Scorer, device: str) -> str:
+def table_folder(name: str, scorer: Scorer, device: str, beneath: Mapping[str, Any] | None = None) -> str:
     """The folder of a scorer's tables below `scores`.
 
     Args:
         name: the scorer's name in the config.
         scorer: its settings.
         device: the device class it measures on, "cpu" or "cuda".
+        beneath: what else its numbers depend on, such as the tables it reads.
 
     Returns:
         `<name>-<fingerprint>`.
     """
-    return f"{name}-{fingerprint(scorer, device)}"
+    return f"{name}-{fingerprint(scorer, device, beneath)}"
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,19 @@ class TableBuilder:
             self._parts.setdefault(name, []).append(array)
         self._rows.extend(rows)
 
+    def copy(self, table: pa.Table, rows: np.ndarray) -> None:
+        """Takes over rows of another table of the same samples and columns.
+
+        Args:
+            table: s rows.
+            rows: (s,) bool, which of them.
+        """
+        reasons = table["reject"].to_pylist()
+        self.reject({row: reasons[row] for row in np.flatnonzero(rows).tolist() if reasons[row] is not None})
+        measured = np.flatnonzero(rows & table["reject"].is_null().to_numpy())
+        taken = table.take(pa.array(measured))
+        self.add(measured.tolist(), {name: taken[name].combine_chunks() for name in self.scorer.columns})
+
     def finish(self) -> pa.Table:
         """The table: s rows, the scorer's columns and reject."""
         total = self.samples.num_rows

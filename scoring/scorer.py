@@ -4,8 +4,8 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -27,16 +27,18 @@ class Batch:
 
     Attributes:
         uids: (n,) 32 hex digits each.
-        captions: (n,) texts, never empty.
+        captions: (n,) texts, never empty; none at all for a scorer that reads no captions.
         pictures: (n,) what this scorer's `prepare` made of each picture; empty for a scorer that reads no pictures.
+        columns: what was measured before: the columns that this scorer reads, n values each, none of them null.
     """
 
     uids: Sequence[str]
     captions: Sequence[str]
     pictures: Sequence[Any] = ()
+    columns: Mapping[str, pa.Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.captions)
+        return len(self.uids)
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,21 @@ class Scorer:
     Attributes:
         version: raised by one whenever the numbers change for the same settings.
         reads_pictures: False promises that no picture needs to be decoded.
+        reads_captions: False promises that no caption needs to be read; with neither, shards stay closed.
         uses_device: whether numbers depend on the device class (cpu or cuda) they were measured on.
+        whole_pool: whether a sample's numbers depend on the other samples of the pool, so that it is measured at once.
+        where: `required` skips samples that a required filter drops; their rows stay null. Required filters over
+            columns of this scorer, or of later ones that skip samples too, are not waited for.
     """
 
     version: ClassVar[int] = 1
     reads_pictures: ClassVar[bool] = False
+    reads_captions: ClassVar[bool] = True
     uses_device: ClassVar[bool] = False
+    whole_pool: ClassVar[bool] = False
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    where: Literal["all", "required"] = field(default="all", kw_only=True)
 
     @property
     def kind(self) -> str:
@@ -67,12 +77,27 @@ class Scorer:
         """Column names and their arrow types, in the order they are written."""
         raise NotImplementedError
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns of other scorers that `score` needs, as `<scorer>.<column>`; of its settings, nothing else."""
+        return ()
+
     def identity(self) -> dict[str, Any]:
         """Everything in the settings that changes the numbers; a scorer with weights adds their digest."""
         return dataclasses.asdict(self)
 
     def check(self) -> None:
         """Looks for what is wrong with the settings, at little cost and before anything is loaded.
+
+        Raises:
+            ValueError: what is wrong, and the remedy.
+        """
+
+    def check_columns(self, types: Mapping[str, pa.DataType]) -> None:
+        """Looks, at little cost and before anything is loaded, whether the columns it reads are what it can read.
+
+        Args:
+            types: the arrow types of the columns named by `reads`.
 
         Raises:
             ValueError: what is wrong, and the remedy.
@@ -117,17 +142,21 @@ class Scorer:
         raise NotImplementedError
 
 
-def fingerprint(scorer: Scorer, device: str) -> str:
+def fingerprint(scorer: Scorer, device: str, beneath: Mapping[str, Any] | None = None) -> str:
     """Names a score table: 8 hex digits of all that changes its numbers.
 
     Args:
         scorer: the scorer's settings.
         device: the device class, "cpu" or "cuda"; it counts only where `uses_device` says that numbers depend on it.
+        beneath: what else they depend on, such as the tables it reads; plain values. Nothing by default.
 
     Returns:
         The first 8 hex digits of a sha256.
     """
-    identity = {"kind": scorer.kind, "version": scorer.version, "settings": scorer.identity()}
+    settings = {name: value for name, value in scorer.identity().items() if name != "where"}
+    identity = {"kind": scorer.kind, "version": scorer.version, "settings": settings}
     if scorer.uses_device:
         identity["device"] = device
+    if beneath:
+        identity["beneath"] = dict(beneath)
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]

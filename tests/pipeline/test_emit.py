@@ -45,7 +45,7 @@ class Emission:
         """Keeps a random share of the samples that can be used."""
         self.shards = find_shards(str(self.pool))
         for task in find_tasks(self.shards, self.store, []):
-            score_shard(task, self.store, [], 4)
+            score_shard(task, Source(self.store, {}, Metadata("none")), [], 4)
         rng = np.random.default_rng(seed)
         self.kept = {}
         for shard in self.shards:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from chaffinch.pipeline.batches import LoadedScorer
+from chaffinch.pipeline.feeds import Wanted
 from chaffinch.pipeline.samples import LONGEST_EXTENSION, SCHEMA, derived_uid, index_shard
 from chaffinch.pipeline.score import measure
 from chaffinch.pipeline.shards import Shard, find_shards
@@ -252,7 +253,7 @@ def test_strange_pictures_through_scoring(tmp_path, write_shard, sample, picture
     shard = write_shard(tmp_path / "s.tar", members)
     samples = index_shard(shard)
     assert samples["reject"].null_count == len(cases)
-    loaded = LoadedScorer("pictures", "pictures", Pictures(), Pictures().load("cpu"))
+    loaded = LoadedScorer(Wanted("pictures", "pictures", Pictures()), Pictures().load("cpu"))
     table = measure(shard.path, samples, [loaded], 4)["pictures"]
     for row, (name, (_, reason)) in zip(table.to_pylist(), cases.items(), strict=True):
         if reason is None:

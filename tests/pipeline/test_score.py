@@ -20,10 +20,13 @@ import yaml
 from chaffinch.jobs.main import main
 from chaffinch.pipeline import batches, files
 from chaffinch.pipeline.batches import LoadedScorer, read_batches
+from chaffinch.pipeline.feeds import Feed, Wanted
+from chaffinch.pipeline.metadata import Metadata
+from chaffinch.pipeline.rows import Source
 from chaffinch.pipeline.runner import Engine
 from chaffinch.pipeline.samples import index_shard
 from chaffinch.pipeline.score import ScoreShard, find_tasks, measure, score, score_shard
-from chaffinch.pipeline.shards import find_shards
+from chaffinch.pipeline.shards import Shard, find_shards
 from chaffinch.pipeline.store import Store, table_folder
 from chaffinch.scoring.captions import Captions
 from chaffinch.scoring.images import decode
@@ -71,9 +74,14 @@ class Mean(Scorer):
 def loaded(*scorers: Scorer, names: Sequence[str] = ()) -> list[LoadedScorer]:
     named = names or [type(scorer).__name__.lower() for scorer in scorers]
     return [
-        LoadedScorer(name, table_folder(name, scorer, "cpu"), scorer, scorer.load("cpu"))
+        LoadedScorer(Wanted(name, table_folder(name, scorer, "cpu"), scorer), scorer.load("cpu"))
         for name, scorer in zip(named, scorers, strict=True)
     ]
+
+
+def whole(samples: pa.Table, scorers: Sequence[LoadedScorer]) -> dict[str, Feed]:
+    """Feeds that hold every usable row and no columns."""
+    return {one.folder: one.wanted.feed(Shard("", "", 0, 0), samples, None) for one in scorers}
 
 
 @dataclass
@@ -82,16 +90,18 @@ class Scoring:
 
     pool: Path
     store: Store = field(init=False)
+    source: Source = field(init=False)
 
     def __post_init__(self) -> None:
         self.store = Store(str(self.pool.parent / "store"))
+        self.source = Source(self.store, {}, Metadata("none"))
 
     def run(self, *scorers: Scorer, names: Sequence[str] = ()) -> list[str]:
         """Scores what is missing; returns the shards that had to be worked on."""
         ready = loaded(*scorers, names=names)
         tasks = find_tasks(find_shards(str(self.pool)), self.store, [one.folder for one in ready])
         for task in tasks:
-            score_shard(task, self.store, [one for one in ready if one.folder in task.folders], 4)
+            score_shard(task, self.source, [one for one in ready if one.folder in task.folders], 4)
         return [task.shard.name for task in tasks]
 
     def table(self, scorer: Scorer, shard: str, name: str = "") -> pa.Table:
@@ -132,7 +142,7 @@ class TestMeasuring:
     def test_batches_are_cut_by_position(self, shard):
         samples = index_shard(shard)
         ready = loaded(Mean())
-        found = [parts[ready[0].folder] for parts in read_batches(shard.path, samples, ready, 4)]
+        found = [parts[ready[0].folder] for parts in read_batches(shard.path, samples, ready, 4, whole(samples, ready))]
         assert [rows for rows, _, _ in found] == [[0, 1, 3], [5, 6], [8, 9, 10, 11], [12]]
         assert [list(rejects) for _, _, rejects in found] == [[], [4], [], []]
         uids = samples["uid"].to_pylist()
@@ -222,7 +232,7 @@ class TestMeasuring:
         before = threading.active_count()
         ready = loaded(Mean())
         measure(shard.path, index_shard(shard), ready, 4)
-        iterator = read_batches(shard.path, index_shard(shard), ready, 2)
+        iterator = read_batches(shard.path, index_shard(shard), ready, 2, whole(index_shard(shard), ready))
         next(iterator)
         iterator.close()
         assert threading.active_count() == before
@@ -298,8 +308,9 @@ class TestContract:
         shards = find_shards(str(scoring.pool))
         folder = table_folder("failing", Failing(), "cpu")
         tasks = find_tasks(shards, scoring.store, [folder])
+        work = [Wanted("failing", folder, Failing())]
         with pytest.raises(Exception, match="no such weights"):
-            score(Engine(), tasks, scoring.store, {folder: ("failing", Failing())}, 4, "cpu", str(tmp_path / "scratch"))
+            score(Engine(), tasks, scoring.source, work, 4, "cpu", str(tmp_path / "scratch"))
         assert find_tasks(shards, scoring.store, [folder])
 
     def test_through_beam_models_are_loaded_once(self, tmp_path, scoring):
@@ -307,8 +318,8 @@ class TestContract:
         folder = table_folder("counting", counting, "cpu")
         shards = find_shards(str(scoring.pool))
         tasks = find_tasks(shards, scoring.store, [folder])
-        scorers = {folder: ("counting", counting)}
-        spent = score(Engine(), tasks, scoring.store, scorers, 4, "cpu", str(tmp_path / "scratch"))
+        wanted = [Wanted("counting", folder, counting)]
+        spent = score(Engine(), tasks, scoring.source, wanted, 4, "cpu", str(tmp_path / "scratch"))
         assert spent.samples == 18
         assert set(spent.seconds) == {"counting"}
         assert Path(counting.note).read_text() == "loaded\n"
@@ -452,7 +463,7 @@ class TestShardsThatCannotBeRead:
         tasks = find_tasks(find_shards(str(scoring.pool)), scoring.store, [ready[0].folder])
         hidden = path.rename(path.with_suffix(".away"))
         for task in tasks:
-            score_shard(task, scoring.store, ready, 4)
+            score_shard(task, scoring.source, ready, 4)
         assert scoring.rejects("00000001") == ["shard cannot be read: No such file or directory"]
         assert scoring.table(Length(), "00000001").to_pylist() == [
             {"length": None, "reject": "shard cannot be read: No such file or directory"}
@@ -474,7 +485,7 @@ class TestShardsThatCannotBeRead:
         tasks = find_tasks(find_shards(str(scoring.pool)), scoring.store, [one.folder for one in ready])
         hidden = path.rename(path.with_suffix(".away"))
         for task in tasks:
-            score_shard(task, scoring.store, ready, 4)
+            score_shard(task, scoring.source, ready, 4)
         assert set(scoring.table(Mean(), "00000001")["reject"].to_pylist()) == {
             "shard cannot be read: No such file or directory"
         }
@@ -500,7 +511,7 @@ class TestShardsThatCannotBeRead:
         tasks = find_tasks(find_shards(str(scoring.pool)), scoring.store, [ready[0].folder])
         hidden = path.rename(path.with_suffix(".away"))
         for task in tasks:
-            score_shard(task, scoring.store, ready, 4)
+            score_shard(task, scoring.source, ready, 4)
         hidden.rename(path)
         counts = []
         for command in ("decide", "run"):
@@ -515,7 +526,7 @@ class TestShardsThatCannotBeRead:
         path = scoring.pool / "00000000.tar"
         tasks = find_tasks(find_shards(str(scoring.pool)), scoring.store, [ready[0].folder])
         path.write_bytes(path.read_bytes()[:3000])
-        score_shard(tasks[0], scoring.store, ready, 4)
+        score_shard(tasks[0], scoring.source, ready, 4)
         assert "became shorter" in scoring.table(Mean(), "00000000")["reject"].to_pylist()[0]
         assert scoring.run(Mean()) == ["00000000", "00000001", "00000002"]
         assert scoring.rejects("00000000")[-1].startswith("shard is damaged")
@@ -536,13 +547,13 @@ class TestShardsThatCannotBeRead:
         task = find_tasks(find_shards(str(scoring.pool)), scoring.store, [ready[0].folder])[0]
         Path(scoring.store.root).write_text("a file where a folder should be")
         with pytest.raises(OSError, match=r"Not a directory|File exists"):
-            score_shard(task, scoring.store, ready, 4)
+            score_shard(task, scoring.source, ready, 4)
 
 
 def test_a_worker_keeps_its_models(scoring, tmp_path):
     counting = Counting(note=str(tmp_path / "loads"))
     folder = table_folder("counting", counting, "cpu")
-    work = ScoreShard(scoring.store, {folder: ("counting", counting)}, 4, "cpu")
+    work = ScoreShard(scoring.source, [Wanted("counting", folder, counting)], 4, "cpu")
     tasks = find_tasks(find_shards(str(scoring.pool)), scoring.store, [folder])
     for task in tasks:
         list(work.process(task))
