@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
 from chaffinch.scoring.pictures import Pictures
 from chaffinch.scoring.scorer import Batch
@@ -49,7 +49,7 @@ def test_light_and_colour_agree_with_plain_loops(values):
 
 
 @pytest.mark.parametrize("size", [(256, 40), (31, 256), (90, 60), (500, 300), (256, 1)])
-def test_sharpness_agrees_with_a_plain_loop(size):
+def test_sharpness_and_blur_agree_with_plain_loops(size):
     picture = Image.effect_noise(size, 70).filter(ImageFilter.BLUR).convert("RGB")
     longer = max(size)
     grey = picture.convert("L").resize(
@@ -67,7 +67,27 @@ def test_sharpness_agrees_with_a_plain_loop(size):
         for row in range(height)
         for column in range(width)
     ]  # fmt: skip
-    assert measure(picture)["sharpness"][0] == pytest.approx(statistics.pvariance(laplacian), rel=1e-5)
+    measured = measure(picture)
+    assert measured["sharpness"][0] == pytest.approx(statistics.pvariance(laplacian), rel=1e-5)
+    lines = [[line[index + 1] - line[index] for index in range(width - 1)] for line in levels]
+    columns = [[levels[row + 1][column] - levels[row][column] for row in range(height - 1)] for column in range(width)]
+    assert measured["blur"][0] == pytest.approx(max(agreement(lines), agreement(columns)), rel=1e-5)
+
+
+def agreement(slopes: list[list[int]]) -> float:
+    """Sum of products of successive slopes over the sum of squares; least of all where there is no slope."""
+    squares = sum(slope * slope for line in slopes for slope in line)
+    products = sum(line[index] * line[index + 1] for line in slopes for index in range(len(line) - 1))
+    return products / squares if squares else -math.inf
+
+
+@settings(max_examples=40, deadline=None)
+@given(pixels)
+def test_blank_is_the_fullest_window_of_levels(values):
+    picture = Image.fromarray(values)
+    grey = list(picture.convert("L").tobytes())
+    fullest = max(sum(low <= level < low + 16 for level in grey) for low in range(241))
+    assert measure(picture)["blank"][0] == pytest.approx(fullest / len(grey))
 
 
 def test_the_hash_agrees_with_a_plain_cosine_transform(photos):
@@ -99,6 +119,10 @@ def test_a_flat_picture_has_no_contrast(colour):
     measured = measure(flat, same)
     for name in ("sharpness", "contrast", "entropy"):
         np.testing.assert_array_equal(measured[name], 0)
+    for name in ("blank", "border", "border_left", "border_top", "border_right", "border_bottom"):
+        np.testing.assert_array_equal(measured[name], 1)
+    for name in ("blur", "inner_aspect_ratio"):
+        assert np.isnan(measured[name]).all()
     expected = {"black": 0, "white": 1}.get(colour, (9 * 299 + 200 * 587 + 31 * 114) / 255_000)
     np.testing.assert_allclose(measured["brightness"], expected, atol=0.5 / 255)
     assert distance(measured["hash"][0], measured["hash"][1]) == 0
@@ -109,6 +133,10 @@ def test_a_flat_picture_has_no_contrast(colour):
 def test_measures_stay_in_their_ranges(values):
     measured = {name: value[0] for name, value in measure(Image.fromarray(values)).items()}
     assert 0 <= measured["sharpness"] <= 1_040_400
+    assert np.isnan(measured["blur"]) or -1 <= measured["blur"] <= 1
+    assert 1 / 16 <= measured["blank"] <= 1
+    assert all(0 <= measured[name] <= 1 for name in measured if name.startswith("border"))
+    assert np.isnan(measured["inner_aspect_ratio"]) or measured["inner_aspect_ratio"] >= 1
     assert 0 <= measured["brightness"] <= 1
     assert 0 <= measured["contrast"] <= 0.5
     assert 0 <= measured["entropy"] <= 8
@@ -122,6 +150,79 @@ def test_blur_lowers_sharpness_and_grey_lowers_colourfulness(photos):
         measured = measure(photo, blurred, grey)
         assert measured["sharpness"][1] < measured["sharpness"][0]
         assert measured["colourfulness"][2] == 0 < measured["colourfulness"][0]
+
+
+def shaken(picture: Image.Image, steps: int) -> Image.Image:
+    """As if the camera had moved sideways while the shutter was open."""
+    values = np.asarray(picture).astype(int)
+    return Image.fromarray((sum(np.roll(values, step, 1) for step in range(steps)) // steps).astype(np.uint8))
+
+
+def scene(width: int, height: int) -> Image.Image:
+    """Noise in which a wave of twice the length is twice as strong, as it is in photos."""
+    generator = np.random.default_rng(5)
+    waves = np.hypot(*np.meshgrid(np.fft.fftfreq(width), np.fft.fftfreq(height)))
+    waves[0, 0] = np.inf
+    values = np.fft.ifft2(np.fft.fft2(generator.normal(size=(height, width))) / waves).real
+    return Image.fromarray((128 + 45 * values / values.std()).clip(0, 255).astype(np.uint8)).convert("RGB")
+
+
+def test_blur_is_told_from_low_contrast():
+    sharp = scene(300, 240)
+    faint = sharp.point(lambda level: 110 + level // 12)
+    turned = sharp.transpose(Image.Transpose.TRANSPOSE)
+    spoiled = [
+        sharp.filter(ImageFilter.GaussianBlur(2)),
+        shaken(sharp, 9),
+        shaken(turned, 9).transpose(Image.Transpose.TRANSPOSE),
+        sharp.resize((60, 48), Image.Resampling.BOX).resize((300, 240), Image.Resampling.BICUBIC),
+    ]
+    measured = measure(sharp, faint, *spoiled)
+    assert measured["blur"][:2].max() < 0.5
+    assert measured["blur"][2:].min() > 0.7
+    assert measured["sharpness"][1] < measured["sharpness"][2:].min()  # here sharpness is wrong about all of them
+
+
+def test_noise_has_a_blur_of_minus_one_half():
+    noise = Image.effect_noise((256, 256), 60).convert("RGB")
+    assert measure(noise)["blur"][0] == pytest.approx(-0.5, abs=0.02)
+
+
+def test_a_card_with_a_line_of_text_is_blank_and_a_photo_is_not():
+    card = Image.new("RGB", (320, 240), (250, 250, 252))
+    ImageDraw.Draw(card).text((40, 110), "This image is no longer available", (60, 60, 60))
+    ramp = Image.linear_gradient("L").convert("RGB")  # each of the 256 levels equally often
+    blank = measure(card, ramp)["blank"]
+    assert blank[0] > 0.9
+    assert blank[1] == 1 / 16
+
+
+def test_frames_of_known_size_are_found_and_a_strip_inside_is_told():
+    photo = Image.effect_noise((400, 100), 60).convert("RGB")
+    square = Image.new("RGB", (400, 400), "black")
+    square.paste(photo, (0, 200))
+    measured = {name: value[0] for name, value in measure(square).items()}
+    sides = [measured[f"border_{side}"] for side in ("left", "top", "right", "bottom")]
+    assert sides == [0, 0.5, 0, 0.25]
+    assert measured["border"] == 0.75
+    assert measured["aspect_ratio"] == 1
+    assert measured["inner_aspect_ratio"] == 4
+
+
+def test_the_inside_of_a_frame_is_measured_in_stored_pixels():
+    """2000 x 1000 pixels are reduced by 4 before they are looked at; the shares and the ratio stay."""
+    picture = Image.new("RGB", (2000, 1000), "white")
+    picture.paste(Image.effect_noise((1000, 1000), 60).convert("RGB").resize((1600, 400)), (200, 400))
+    measured = {name: value[0] for name, value in measure(picture).items()}
+    assert measured["border_left"] == measured["border_right"] == np.float32(0.1)
+    assert (measured["border_top"], measured["border_bottom"]) == (np.float32(0.4), np.float32(0.2))
+    assert measured["inner_aspect_ratio"] == pytest.approx(4)
+
+
+def test_one_pixel_is_measured():
+    measured = {name: value[0] for name, value in measure(Image.new("RGB", (1, 1), (7, 8, 9))).items()}
+    assert (measured["width"], measured["height"], measured["blank"], measured["border"]) == (1, 1, 1, 1)
+    assert np.isnan(measured["blur"])
 
 
 def test_sharpness_compares_between_sizes():
