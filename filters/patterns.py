@@ -5,8 +5,11 @@ from typing import Self
 
 import numpy as np
 
+from chaffinch.filters.label_models.votes import as_digits
+
 # Parts are brought together when so many codes have gathered, so that each is sorted a few times only.
 _MOST_LOOSE = 1 << 20
+_MOST_BINS = 3**13
 _MOST_DIGITS = 40  # 3 to the 40th is the last power of three below 2 to the 64th
 
 
@@ -55,9 +58,17 @@ class Patterns:
         return (codes[:, None] // places % np.uint64(3)).astype(np.int8) - np.int8(1), counts
 
     def _gather(self) -> None:
-        codes, inverse = np.unique(np.concatenate(self.codes), return_inverse=True)
-        counts = np.zeros(len(codes), np.int64)
-        np.add.at(counts, inverse, np.concatenate(self.counts))
+        codes, parts = np.concatenate(self.codes), np.concatenate(self.counts)
+        if 3**self.filters <= _MOST_BINS:
+            # Few enough patterns for a bin each, which is far quicker than sorting.
+            bins = np.zeros(3**self.filters, np.int64)
+            np.add.at(bins, codes, parts)
+            codes = np.flatnonzero(bins).astype(np.uint64)
+            counts = bins[codes]
+        else:
+            codes, inverse = np.unique(codes, return_inverse=True)
+            counts = np.zeros(len(codes), np.int64)
+            np.add.at(counts, inverse, parts)
         self.codes, self.counts, self.loose = [codes], [counts], 0
 
 
@@ -66,8 +77,4 @@ def _encode(votes: np.ndarray) -> np.ndarray:
     filters = votes.shape[1]
     if filters > _MOST_DIGITS:
         return np.ascontiguousarray(votes).view(np.dtype((np.void, filters))).ravel()
-    codes = np.zeros(len(votes), np.uint64)
-    for column in votes.T:
-        codes *= np.uint64(3)
-        codes += (column + np.int8(1)).view(np.uint8)
-    return codes
+    return as_digits(votes, -1, 3, np.dtype(np.uint64))

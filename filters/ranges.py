@@ -87,6 +87,13 @@ def parse_bounds(bounds: Bounds) -> Interval | Share:
     return interval
 
 
+def parse_ranges(keep: Bounds | None, drop: Bounds | None) -> dict[str, Interval | Share | None]:
+    """Reads both ranges of a filter: "keep" and "drop" -> what `parse_bounds` says, None where it is not given."""
+    return {
+        which: None if bounds is None else parse_bounds(bounds) for which, bounds in (("keep", keep), ("drop", drop))
+    }
+
+
 def check_ranges(keep: Bounds | None, drop: Bounds | None) -> None:
     """Refuses what can be seen to be wrong before anything is measured.
 
@@ -99,10 +106,9 @@ def check_ranges(keep: Bounds | None, drop: Bounds | None) -> None:
     """
     if keep is None and drop is None:
         raise ValueError(f"needs keep: or drop:, either as {_FORMS}")
-    parsed = [parse_bounds(bounds) for bounds in (keep, drop) if bounds is not None]
-    if len(parsed) < 2:
+    one, other = parse_ranges(keep, drop).values()
+    if one is None or other is None:
         return
-    one, other = parsed
     if isinstance(one, Share) and isinstance(other, Share):
         same_pool = one.of_reference == other.of_reference
         if one.side == other.side:

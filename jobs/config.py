@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.label_models.label_model import LabelModel
-from chaffinch.filters.ranges import Share, check_ranges, parse_bounds
+from chaffinch.filters.ranges import Share, check_ranges, parse_ranges
 from chaffinch.jobs import kinds
 from chaffinch.jobs.documents import Document, Place, read_document
 from chaffinch.jobs.sections import Sections, TrainSettings
@@ -163,9 +163,9 @@ def _filter(document: Document, name: str, settings: dict[str, Any]) -> Filter:
         check_ranges(made.keep, made.drop)
     except ValueError as error:
         raise document.error(place, str(error)) from error
-    for which, bounds in (("keep", made.keep), ("drop", made.drop)):
-        parsed = None if bounds is None else parse_bounds(bounds)
+    for which, parsed in parse_ranges(made.keep, made.drop).items():
         if isinstance(parsed, Share) and parsed.of_reference and not document.content.get("reference"):
+            bounds = getattr(made, which)
             raise document.error((*place, which), f"{bounds!r} needs a reference:, known-good samples")
     return made
 

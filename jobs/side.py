@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from chaffinch.filters.filter import Filter
-from chaffinch.filters.ranges import Share, parse_bounds
+from chaffinch.filters.ranges import Share, parse_ranges
 from chaffinch.pipeline.metadata import Metadata
 from chaffinch.pipeline.order import Order
 from chaffinch.pipeline.rows import Source
@@ -108,8 +108,8 @@ class Side:
         }
         if "metadata" in owners:
             content["gate_metadata"] = self.metadata.listed(self.shards)
-        bounds = [one for judge in filters.values() for one in (judge.keep, judge.drop) if one is not None]
-        if any(isinstance(parse_bounds(one), Share) for one in bounds):
+        ranges = [one for judge in filters.values() for one in parse_ranges(judge.keep, judge.drop).values()]
+        if any(isinstance(one, Share) for one in ranges):
             content["gate_pool"] = [self._listed(), self.reference._listed() if self.reference else []]
         return content
 

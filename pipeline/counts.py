@@ -1,7 +1,6 @@
 """What deciding counts in each shard: values, repeated uids, vote patterns, and keys around the cut."""
 
 import functools
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -159,25 +158,6 @@ class CountFine:
         return Claims(uids[found], np.stack([np.full(len(found), part.number), found], axis=1))
 
 
-@dataclass
-class VoteCounts:
-    """The third pass.
-
-    Attributes:
-        patterns: how often each row of votes occurs among samples that can be used.
-        rejects: reason -> how many samples.
-    """
-
-    patterns: Patterns
-    rejects: Counter[str]
-
-    def merge(self, other: Self) -> Self:
-        """Adds another shard's part."""
-        self.patterns.merge(other.patterns)
-        self.rejects.update(other.rejects)
-        return self
-
-
 @dataclass(frozen=True)
 class CountVotes:
     """Counts vote patterns.
@@ -192,11 +172,10 @@ class CountVotes:
     filters: Mapping[str, Filter]
     fitted: Fitted
 
-    def __call__(self, part: Part) -> VoteCounts:
-        """Counts one shard."""
+    def __call__(self, part: Part) -> Patterns:
+        """Counts the votes on one shard's usable samples; the third pass."""
         rows = Rows.read(part, self.source, list(self.filters.values()))
-        votes = self.fitted.votes(rows.scores, len(rows.usable))[rows.usable]
-        return VoteCounts(Patterns.of(votes), Counter(rows.reject.drop_null().to_pylist()))
+        return Patterns.of(self.fitted.votes(rows.scores, len(rows.usable))[rows.usable])
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from chaffinch.filters.cut import Cut, CutSearch
 from chaffinch.filters.ensemble import Ensemble, diagnose
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.fitted import Fitted
-from chaffinch.filters.ranges import FittedRanges, Interval, Search, Share, check_overlap, parse_bounds
+from chaffinch.filters.patterns import Patterns
+from chaffinch.filters.ranges import FittedRanges, Interval, Search, Share, check_overlap, parse_ranges
 from chaffinch.filters.statistics import Ranks
 from chaffinch.pipeline.counts import (
     CountAroundCut,
@@ -24,7 +25,6 @@ from chaffinch.pipeline.counts import (
     CountVotes,
     FineCounts,
     PoolCounts,
-    VoteCounts,
 )
 from chaffinch.pipeline.judgement import Judgement, Pool
 from chaffinch.pipeline.repeats import table_size
@@ -110,8 +110,7 @@ def find_shares(filters: Mapping[str, Filter], of_reference: bool) -> dict[tuple
     """The ranges that a pool, or the reference, has to decide: filter and "keep" or "drop" -> share."""
     found = {}
     for name, judge in filters.items():
-        for which, bounds in (("keep", judge.keep), ("drop", judge.drop)):
-            parsed = None if bounds is None else parse_bounds(bounds)
+        for which, parsed in parse_ranges(judge.keep, judge.drop).items():
             if isinstance(parsed, Share) and parsed.of_reference == of_reference:
                 found[name, which] = parsed
     return found
@@ -133,8 +132,7 @@ def fit_ranges(filters: Mapping[str, Filter], ends: Mapping[tuple[str, str], flo
     ranges = []
     for name, judge in filters.items():
         intervals: dict[str, Interval | None] = {}
-        for which, bounds in (("keep", judge.keep), ("drop", judge.drop)):
-            parsed = None if bounds is None else parse_bounds(bounds)
+        for which, parsed in parse_ranges(judge.keep, judge.drop).items():
             intervals[which] = parsed.interval(ends[name, which]) if isinstance(parsed, Share) else parsed
         keep, drop = intervals["keep"], intervals["drop"]
         if keep is not None and drop is not None:
@@ -201,8 +199,8 @@ def learn(
         ranges = fit_ranges(filters, ends)
         blank = Ensemble({})
         fitted = Fitted(list(filters), required, ranges, found.ranks, blank, judgement.uncovered, Cut(-1.0))
-    votes: VoteCounts = count("Count votes", pool.parts(repeated), CountVotes(pool.source, filters, fitted))
-    patterns, counts = votes.patterns.arrays()
+    votes: Patterns = count("Count votes", pool.parts(repeated), CountVotes(pool.source, filters, fitted))
+    patterns, counts = votes.arrays()
     judged = ~fitted.vetoed(patterns)
     if frozen is None:
         aspects = [judge.aspect for judge in filters.values() if not judge.require]

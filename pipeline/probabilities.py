@@ -3,6 +3,7 @@
 import numpy as np
 
 from chaffinch.filters.ensemble import Ensemble
+from chaffinch.filters.label_models.votes import as_digits
 
 # With more filters a table of all patterns would be larger than a few megabytes.
 _MOST_FILTERS = 14
@@ -32,10 +33,7 @@ class Probabilities:
         """
         if self._known is None:
             return self._ensemble.probability(votes)
-        codes = np.zeros(len(votes), np.int32)
-        for column in votes.T:
-            codes *= 3
-            codes += column + np.int8(1)
+        codes = as_digits(votes, -1, 3, np.dtype(np.int32))
         found = self._known[codes]
         unknown = np.isnan(found)
         if unknown.any():

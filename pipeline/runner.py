@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, TypeVar
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
@@ -19,14 +19,6 @@ from chaffinch.pipeline.workers import Workers, load_function, workers
 _MOST_AT_ONCE = 64
 
 Item = TypeVar("Item")
-
-
-class Summable(Protocol):
-    """Statistics of some shards, which add up to those of all."""
-
-    def merge(self, other: Self) -> Self:
-        """Adds another part; may change and return `self`."""
-        ...
 
 
 def set_up_filesystems(beam_options: Sequence[str]) -> None:

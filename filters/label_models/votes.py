@@ -43,11 +43,25 @@ def row_codes(votes: np.ndarray) -> np.ndarray | None:
     base = high - low + 1
     if base ** votes.shape[1] >= 2**63:
         return None
-    codes = np.zeros(len(votes), dtype=np.int64)
+    return as_digits(votes, low, base, np.dtype(np.int64))
+
+
+def as_digits(votes: np.ndarray, low: int, base: int, dtype: np.dtype) -> np.ndarray:
+    """Reads each row of votes as one number, the first vote its highest digit.
+
+    Args:
+        votes: (n samples, m sources) int8.
+        low: the vote that is the digit 0.
+        base: how many digits there are; base to the m-th has to fit into `dtype`.
+        dtype: of the numbers.
+
+    Returns:
+        (n,) numbers, equal where rows are equal and ordered as they are.
+    """
+    codes = np.zeros(len(votes), dtype)
     for column in votes.T:
-        codes *= base
-        codes += column
-        codes -= low
+        codes *= dtype.type(base)
+        codes += (column - np.int8(low)).astype(dtype)
     return codes
 
 
