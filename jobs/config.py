@@ -21,6 +21,7 @@ from chaffinch.pipeline import files
 from chaffinch.pipeline.metadata import Metadata
 from chaffinch.pipeline.order import Order
 from chaffinch.pipeline.shards import Shard, find_shards
+from chaffinch.scoring.neighbours import Neighbours
 from chaffinch.scoring.scorer import Scorer
 
 # Label models that learn from how sources agree; a filter that has its aspect to itself is calibrated instead.
@@ -231,6 +232,8 @@ def _check_columns(document: Document, config: Config) -> None:
             scorer.check_columns({column: columns[column] for column in scorer.reads})
         except ValueError as error:
             raise document.error(("scorers", name), str(error)) from error
+        if isinstance(scorer, Neighbours) and scorer.needs_reference and not config.reference:
+            raise document.error(("scorers", name, "reference"), "needs a reference:, pictures like those wanted")
     for name, judge in config.filters.items():
         place: Place = ("filters", name)
         for column in judge.reads:

@@ -6,6 +6,8 @@ from chaffinch.jobs.experiment import Experiment, JobError
 from chaffinch.jobs.side import Side
 from chaffinch.pipeline.feeds import Wanted
 from chaffinch.pipeline.gate import Gate
+from chaffinch.pipeline.neighbours import clear_exchanges, score_pool
+from chaffinch.pipeline.picture_sets import SetError
 from chaffinch.pipeline.score import Spent, score
 
 
@@ -16,7 +18,7 @@ def run_score(experiment: Experiment) -> None:
         experiment: what to score.
 
     Raises:
-        JobError: a shard has no tables although nothing failed.
+        JobError: a shard has no tables although nothing failed, or a set of pictures that a setting names is no use.
         RangeError: keep and drop of a required filter overlap, seen where a scorer waits for it.
     """
     with experiment.timed("score") as timing:
@@ -33,6 +35,10 @@ def _score_side(experiment: Experiment, side: Side) -> dict[str, object]:
         if at_once or not number:
             spent = _score_level(experiment, side, folders, at_once, retry_unreadable=not number)
             samples, seconds = max(samples, spent.samples), seconds | spent.seconds
+        for name in level:
+            if side.scorers[name].whole_pool:
+                spent = _score_whole_pool(experiment, side, folders, name)
+                samples, seconds = max(samples, spent.samples), seconds | spent.seconds
     if unscored := side.tasks(folders, retry_unreadable=False):
         raise JobError(
             f"{len(unscored)} shards such as {unscored[0].shard.name} have no tables after scoring: run again"
@@ -77,6 +83,35 @@ def _score_level(
             side.device,
             experiment.output,
         )
+
+
+def _score_whole_pool(experiment: Experiment, side: Side, folders: Mapping[str, str], name: str) -> Spent:
+    """Scores the whole pool with a scorer that looks at all of it, unless all tables are there."""
+    folder = folders[name]
+    tasks = side.tasks({name: folder}, retry_unreadable=False)
+    if not tasks:
+        clear_exchanges(side.store.root, folder)
+        return Spent()
+    experiment.console.say(f"{side.label}: {len(side.shards)} shards to score together ({name})")
+    last = {shard.name: side.store.scores(folder, shard.name) for shard in side.shards}
+
+    def finished() -> set[str]:
+        unfinished = {task.shard.name for task in side.tasks({name: folder}, retry_unreadable=False)}
+        return last.keys() - unfinished
+
+    leaned_on = side.reference or side
+    try:
+        with experiment.console.progress(f"score {side.label} ({name})", last, finished):
+            return score_pool(
+                experiment.engine,
+                experiment.pool(side, folders),
+                _want(experiment, side, folders, name),
+                side.device,
+                experiment.output,
+                experiment.pool(leaned_on, leaned_on.folders()) if side.needs_reference(name) else None,
+            )
+    except SetError as error:
+        raise JobError(f"scorers.{name}: {error}") from error
 
 
 def _want(experiment: Experiment, side: Side, folders: Mapping[str, str], name: str) -> Wanted:

@@ -12,6 +12,7 @@ from chaffinch.pipeline.rows import Source
 from chaffinch.pipeline.score import Task, find_tasks
 from chaffinch.pipeline.shards import Shard
 from chaffinch.pipeline.store import Store, table_folder
+from chaffinch.scoring.neighbours import Neighbours
 from chaffinch.scoring.scorer import Scorer, fingerprint
 
 
@@ -66,6 +67,11 @@ class Side:
         """Where this side's columns come from."""
         return Source(self.store, folders, self.metadata)
 
+    def needs_reference(self, name: str) -> bool:
+        """Whether a scorer looks at the experiment's reference; where that is scored, it is its own."""
+        scorer = self.scorers[name]
+        return isinstance(scorer, Neighbours) and scorer.needs_reference
+
     def ungated(self, name: str, folders: Mapping[str, str]) -> str:
         """The fingerprint that a scorer's tables would have if it skipped no sample.
 
@@ -93,6 +99,8 @@ class Side:
             content["metadata"] = self.metadata.listed(self.shards)
         if self.scorers[name].whole_pool:
             content["pool"] = self._listed()
+        if self.needs_reference(name) and self.reference is not None:
+            content["reference"] = self.reference._listed()
         return content
 
     def _gated(self, name: str, folders: Mapping[str, str]) -> dict[str, Any]:

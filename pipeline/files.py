@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import re
+import shutil
 import socket
 import tempfile
 import time
@@ -259,6 +260,14 @@ def remove(path: str) -> None:
         Path(path).unlink(missing_ok=True)
     elif _filesystems().exists(path):
         _filesystems().delete([path])
+
+
+def remove_below(folder: str) -> None:
+    """Removes a folder and all that is in it; it is no error if there is none."""
+    if is_local(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    elif found := [info.path for info in listing_below(folder)]:
+        _filesystems().delete(found)
 
 
 def read_table(path: str, columns: list[str] | None = None) -> pa.Table:

@@ -15,6 +15,7 @@ from chaffinch.scoring.scorer import Batch, Scorer, fingerprint
 # Settings to try a kind with, where some have no default; {checkpoint} stands for a small model's file of weights.
 SETTINGS: dict[str, dict] = {
     "clip": {"model": "ViT-S-32-alt", "pretrained": "{checkpoint}", "embeddings": True},
+    "neighbours": {"embedding": "clip.image_embedding"},
 }
 
 # By how much a number may differ between a sample alone and in a batch; float16 columns are as coarse as 5e-4.
@@ -59,6 +60,8 @@ def scorer(request, checkpoint) -> Scorer:
 
 @pytest.fixture(scope="module")
 def model(scorer):
+    if scorer.whole_pool:
+        pytest.skip("it measures pools, not batches")
     return scorer.load("cpu")
 
 
