@@ -23,6 +23,20 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Good captions, one a line."""
+    path = tmp_path_factory.mktemp("corpus") / "captions.txt"
+    scenes = [
+        f"A {noun} {verb} on the {place}."
+        for noun in ("dog", "cat")
+        for verb in ("runs", "sits")
+        for place in ("beach", "sofa")
+    ]
+    path.write_text("\n".join(scenes), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
 def photos() -> list[Image.Image]:
     """Smooth random colours with shapes on them, of several sizes."""
     generator = np.random.default_rng(3)

@@ -12,10 +12,12 @@ import pytest
 import chaffinch.scoring
 from chaffinch.scoring.scorer import Batch, Scorer, fingerprint
 
-# Settings to try a kind with, where some have no default; {checkpoint} stands for a small model's file of weights.
+# Settings to try a kind with, where some have no default; {checkpoint} stands for a small model's file of weights,
+# {corpus} for one of captions.
 SETTINGS: dict[str, dict] = {
     "clip": {"model": "ViT-S-32-alt", "pretrained": "{checkpoint}", "embeddings": True},
     "neighbours": {"embedding": "clip.image_embedding"},
+    "perplexity": {"corpus": "{corpus}"},
 }
 
 # By how much a number may differ between a sample alone and in a batch; float16 columns are as coarse as 5e-4.
@@ -45,14 +47,14 @@ def find_scorers() -> list[type[Scorer]]:
 
 
 @pytest.fixture(scope="module", params=find_scorers(), ids=lambda kind: kind.__name__)
-def scorer(request, checkpoint) -> Scorer:
+def scorer(request, checkpoint, corpus) -> Scorer:
     kind = request.param.__module__.rpartition(".")[2]
     required = [field.name for field in dataclasses.fields(request.param) if field.default is dataclasses.MISSING]
     settings = SETTINGS.get(kind, {})
     assert set(required) <= set(settings), f"{kind} needs settings to be tried with: add them to SETTINGS"
     return request.param(
         **{
-            name: value.format(checkpoint=checkpoint) if isinstance(value, str) else value
+            name: value.format(checkpoint=checkpoint, corpus=corpus) if isinstance(value, str) else value
             for name, value in settings.items()
         }
     )
