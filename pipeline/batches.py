@@ -159,7 +159,10 @@ def column_batches(
 
 
 def _load(handle: int, place: _Location, scorers: Sequence[LoadedScorer]) -> _Loaded:
-    """Reads one sample, decodes its picture once and lets every scorer take what it needs of it."""
+    """Reads one sample, decodes its picture once and lets every scorer take what it needs of it.
+
+    Scorers that decode by themselves get the file, so that what they see does not depend on who else is there.
+    """
     loaded = _Loaded(place.row, place.uid, "")
     if any(one.scorer.reads_captions for one in scorers):
         loaded.caption = _read(handle, place.caption).decode("utf-8")
@@ -167,14 +170,20 @@ def _load(handle: int, place: _Location, scorers: Sequence[LoadedScorer]) -> _Lo
     loaded.prepared = {one.folder: None for one in scorers}
     if not readers:
         return loaded
+    file = _read(handle, place.picture)
+    sharing = [one for one in readers if not one.scorer.decodes]
+    picture = None
     try:
-        picture = decode(_read(handle, place.picture))
+        if sharing:
+            picture = decode(file)
     except SampleError as error:
-        loaded.rejects = {one.folder: str(error) for one in readers}
-        return loaded
+        loaded.rejects = {one.folder: str(error) for one in sharing}
     for one in readers:
         try:
-            loaded.prepared[one.folder] = one.scorer.prepare(picture, one.model)
+            if one.scorer.decodes:
+                loaded.prepared[one.folder] = one.scorer.prepare_file(file, one.model)
+            elif picture is not None:
+                loaded.prepared[one.folder] = one.scorer.prepare(picture, one.model)
         except SampleError as error:
             loaded.rejects[one.folder] = str(error)
     return loaded

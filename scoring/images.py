@@ -82,6 +82,27 @@ def decode(data: bytes) -> Image.Image:
         SampleError: the file is no picture, is damaged or cut short, or has more than 128 million pixels or a side
             longer than 65,535; sizes are judged by the header, before any pixel takes memory.
     """
+    return _decode(data, None)[0]
+
+
+def decode_draft(data: bytes, at_least: int) -> tuple[Image.Image, tuple[int, int]]:
+    """The same, but JPEGs may come at a half, a quarter or an eighth of their size, in a fraction of the time.
+
+    Args:
+        data: the whole file.
+        at_least: pixels; neither side of the result is shorter because of this.
+
+    Returns:
+        The picture, mode RGB, and the width and height it has in full. Where a side is no multiple of the divisor, the
+        last column or row stands for fewer pixels than the others.
+
+    Raises:
+        SampleError: as from `decode`.
+    """
+    return _decode(data, at_least)
+
+
+def _decode(data: bytes, at_least: int | None) -> tuple[Image.Image, tuple[int, int]]:
     if (reason := sniff(data[:16])) is not None:
         raise SampleError(reason)
     plugin = _format(data[:16])
@@ -95,9 +116,12 @@ def decode(data: bytes) -> Image.Image:
         picture = plugin(io.BytesIO(data))
     except Exception as error:
         raise SampleError(_reason(error)) from error
-    _check_size(*picture.size)
+    size = picture.size
+    _check_size(*size)
     try:
-        return _to_rgb(picture)
+        if at_least is not None:
+            picture.draft(None, (at_least, at_least))
+        return _to_rgb(picture), size
     except Exception as error:
         raise SampleError(_reason(error)) from error
 

@@ -78,6 +78,11 @@ class Scorer:
         raise NotImplementedError
 
     @property
+    def decodes(self) -> bool:
+        """Whether it decodes pictures by itself: then `prepare_file` is called in place of `prepare`."""
+        return False
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """The columns of other scorers that `score` needs, as `<scorer>.<column>`; of its settings, nothing else."""
         return ()
@@ -128,6 +133,21 @@ class Scorer:
             SampleError: this picture cannot be measured.
         """
         return picture
+
+    def prepare_file(self, file: bytes, model: Any) -> Any:
+        """The same from the picture's file as it is stored, for scorers that decode by themselves.
+
+        Args:
+            file: all its bytes.
+            model: what `load` returned.
+
+        Returns:
+            As `prepare`.
+
+        Raises:
+            SampleError: the file cannot be decoded, or this picture cannot be measured.
+        """
+        raise NotImplementedError
 
     def score(self, batch: Batch, model: Any) -> Mapping[str, Column]:
         """Measures n samples.

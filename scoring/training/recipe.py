@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from chaffinch.scoring.clip import Clip, dimensions
+from chaffinch.scoring.clips.from_open_clip import OpenClipCheckpoint, dimensions
 from chaffinch.scoring.training.architectures import find_architecture
 
 EPOCHS = 32
@@ -83,7 +83,7 @@ class Recipe:
         if self.pretrained is None:
             dimensions(self.model)
         else:
-            Clip(self.model, self.pretrained).check()
+            OpenClipCheckpoint(self.model, self.pretrained).check()
         architecture = find_architecture(self.model)
         if self.model.startswith("coca_") or (architecture is not None and "multimodal_cfg" in architecture.model):
             raise ValueError(f"{self.model} also writes captions, which is not trained here: choose a plain CLIP")

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from chaffinch.scoring.clip import MAX_ASPECT_RATIO, Model, _arithmetic, _tokenise, _unit
-from chaffinch.scoring.scorer import SampleError
+from chaffinch.scoring.clips.drafts import check_shape
+from chaffinch.scoring.clips.model import Model
 from chaffinch.scoring.training.samples import Samples, Wanted, read_ahead
 
 RANKS = (1, 5, 10)
@@ -109,8 +109,7 @@ def _embed(
     model: Model, samples: Samples, batch_size: int, threads: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[int, str]]:
     def prepare(picture: Image.Image, captions: Any, visit: int) -> tuple[torch.Tensor, Any]:
-        if max(picture.size) > MAX_ASPECT_RATIO * min(picture.size):
-            raise SampleError("picture is too elongated to be scaled")
+        check_shape(picture.size)
         return model.transform(picture), captions
 
     batches = (
@@ -121,16 +120,15 @@ def _embed(
     texts: list[torch.Tensor] = []
     owners: list[int] = []
     unusable: dict[int, str] = {}
-    with torch.inference_mode(), _arithmetic(model):
-        for loaded in read_ahead(samples, batches, prepare, threads):
-            unusable |= loaded.unusable
-            if not loaded.pictures:
-                continue
-            seen = sum(len(batch) for batch in images)
-            images.append(_unit(model.network.encode_image(torch.stack(loaded.pictures).to(model.device))))  # (n, d)
-            flat = [(seen + row, text) for row, listed in enumerate(loaded.captions) for text in listed]
-            owners += [owner for owner, _ in flat]
-            texts.append(_unit(model.network.encode_text(_tokenise([text for _, text in flat], model))))  # (m, d)
+    for loaded in read_ahead(samples, batches, prepare, threads):
+        unusable |= loaded.unusable
+        if not loaded.pictures:
+            continue
+        seen = sum(len(batch) for batch in images)
+        images.append(model.embed_pictures(loaded.pictures))  # (n, d)
+        flat = [(seen + row, text) for row, listed in enumerate(loaded.captions) for text in listed]
+        owners += [owner for owner, _ in flat]
+        texts.append(model.embed_captions([text for _, text in flat]))  # (m, d)
     if not images:
         reason = next(iter(unusable.values()), "there are none")
         raise ValueError(f"no sample to evaluate on can be read: {reason}")

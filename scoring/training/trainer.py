@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from chaffinch.scoring.clip import Clip, Model, Precision, _arithmetic, _tokenise
+from chaffinch.scoring.clips.from_open_clip import OpenClipCheckpoint, OpenClipModel
+from chaffinch.scoring.clips.model import Precision, resolve_precision
 from chaffinch.scoring.training.architectures import Architecture, find_architecture, open_clip_name
 from chaffinch.scoring.training.recipe import Recipe
 from chaffinch.scoring.training.samples import Loaded, Samples, Wanted, read_ahead
@@ -48,7 +49,7 @@ class Step:
     unusable: int
 
 
-def build(model: str, pretrained: str | None, seed: int, device: str, precision: Precision) -> Model:
+def build(model: str, pretrained: str | None, seed: int, device: str, precision: Precision) -> OpenClipModel:
     """Builds the network to train, in training mode, weights float32.
 
     Args:
@@ -65,8 +66,8 @@ def build(model: str, pretrained: str | None, seed: int, device: str, precision:
         ValueError: open_clip cannot build it; the weights cannot be had or belong to another architecture.
     """
     if pretrained is not None:
-        loaded = Clip(model, pretrained).load("cpu")
-        network, transform, tokenizer = loaded.network, loaded.transform, loaded.tokenizer
+        loaded = OpenClipCheckpoint(model, pretrained).load("cpu", "float32")
+        network, transform, tokenizer = loaded.network, loaded.evaluation, loaded.tokenizer
     else:
         import open_clip
 
@@ -83,10 +84,9 @@ def build(model: str, pretrained: str | None, seed: int, device: str, precision:
         except Exception as error:  # descriptions may say anything, and fail wherever it is used
             reason = " ".join(str(error).split())[:400]
             raise ValueError(f"open_clip cannot build {model!r}: {reason}") from error
-    automatic: Precision = "bfloat16" if device == "cuda" else "float32"
     # Convolutions are up to twice as fast where the colours of a pixel lie side by side; other layers do not care.
     network = network.train().to(device, memory_format=torch.channels_last)
-    return Model(network, transform, tokenizer, device, automatic if precision == "auto" else precision)
+    return OpenClipModel(network, device, resolve_precision(precision, device), transform, tokenizer)
 
 
 class Trainer:
@@ -226,9 +226,9 @@ class Trainer:
         # Layers that drop something at random get the same chance on every run, wherever the run began.
         torch.manual_seed(self._recipe.seed * 1_000_003 + self.step)
         pictures = torch.stack(loaded.pictures).to(model.device, non_blocking=True)  # (n, 3, height, width) uint8
-        with _arithmetic(model):
+        with model.arithmetic():
             pictures = ((pictures.float() - self._mean) / self._deviation).contiguous(memory_format=torch.channels_last)
-            features = network(pictures, _tokenise(loaded.captions, model))
+            features = network(pictures, model.tokenise(loaded.captions))
             loss = self._loss(**{name: value.float() for name, value in features.items()}, output_dict=False)
         self._optimizer.zero_grad()
         loss.backward()

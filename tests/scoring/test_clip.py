@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from chaffinch.scoring import clip
 from chaffinch.scoring.clip import Clip
+from chaffinch.scoring.clips import from_open_clip
+from chaffinch.scoring.clips.model import Model
 from chaffinch.scoring.scorer import Batch, SampleError, fingerprint
 
 TINY = "ViT-S-32-alt"
@@ -23,7 +24,7 @@ def loaded(checkpoint):
     return Clip(TINY, str(checkpoint)).load("cpu")
 
 
-def measure(scorer: Clip, model: clip.Model, captions, pictures) -> dict:
+def measure(scorer: Clip, model: Model, captions, pictures) -> dict:
     prepared = [scorer.prepare(picture, model) for picture in pictures]
     return dict(scorer.score(Batch([""] * len(captions), captions, prepared), model))
 
@@ -71,20 +72,20 @@ def test_bfloat16_differs_a_little(checkpoint, loaded, photos):
 def test_long_captions_are_cut_after_the_last_token_that_counts(checkpoint, loaded, photos):
     long = "a photo of a dog and " * 500
     scorer = Clip(TINY, str(checkpoint))
-    whole, cut = (loaded.tokenizer([text]) for text in (long, long[: clip.MAX_CHARACTERS]))
+    whole, cut = (loaded.tokenizer([text]) for text in (long, long[: from_open_clip.MAX_CHARACTERS]))
     assert torch.equal(whole, cut)
     blank = " " * 5_000 + long
-    same = measure(scorer, loaded, [long, long[: clip.MAX_CHARACTERS], blank, "x" * 200_000], photos[:1] * 4)
+    same = measure(scorer, loaded, [long, long[: from_open_clip.MAX_CHARACTERS], blank, "x" * 200_000], photos[:1] * 4)
     assert len(set(same["similarity"][:3].tolist())) == 1
 
 
 def test_forgetting_words_changes_no_token(checkpoint, monkeypatch):
     model = Clip(TINY, str(checkpoint)).load("cpu")
     before = model.tokenizer([*CAPTIONS, "<start_of_text> dog <end_of_text>"])
-    monkeypatch.setattr(clip, "MAX_REMEMBERED_WORDS", 3)
-    after = clip._tokenise([*CAPTIONS, "<start_of_text> dog <end_of_text>"], model)
+    monkeypatch.setattr(from_open_clip, "MAX_REMEMBERED_WORDS", 3)
+    after = model.tokenise([*CAPTIONS, "<start_of_text> dog <end_of_text>"])
     assert torch.equal(before, after)
-    clip._tokenise(["dog"], model)
+    model.tokenise(["dog"])
     assert set(model.tokenizer.cache) == {"<start_of_text>", "<end_of_text>", "dog"}
 
 
@@ -116,14 +117,14 @@ def test_tags_and_names_have_one_fingerprint_however_spelled():
 
 def test_the_names_and_lengths_are_open_clips_own():
     expected = {name: open_clip.get_model_config(name)["embed_dim"] for name in open_clip.list_models()}
-    assert dict(clip._models()) == expected
+    assert dict(from_open_clip.known_models()) == expected
 
 
 def test_columns_and_checks_need_no_torch(checkpoint):
     program = (
         "import sys; from chaffinch.scoring.clip import Clip; from chaffinch.scoring.scorer import fingerprint\n"
         f"scorer = Clip('ViT-L-14', {str(checkpoint)!r}, embeddings=True); scorer.check(); fingerprint(scorer, 'cpu')\n"
-        "print(scorer.columns['image_embedding']); assert not {'torch', 'open_clip'} & set(sys.modules)"
+        "print(scorer.columns['image_embedding']); assert not {'torch', 'open_clip', 'transformers'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == str(pa.list_(pa.float16(), 768))

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from chaffinch.scoring.clip import Clip, dimensions
+from chaffinch.scoring.clip import Clip
+from chaffinch.scoring.clips.from_open_clip import dimensions
 from chaffinch.scoring.scorer import Batch, fingerprint
 from chaffinch.scoring.training.architectures import PUBLISHED, find_architecture, packaged
 from chaffinch.scoring.training.trainer import build
