@@ -23,7 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from chaffinch.jobs.console import Console, table
-from chaffinch.jobs.demo.command import f1, run_demo
+from chaffinch.jobs.demo.command import run_demo
+from chaffinch.jobs.demo.comparison import Planted, f1
 
 _RESAMPLES = 1000
 
@@ -91,7 +92,7 @@ def compare(place: Path, seed: int) -> dict[str, Any]:
         "beyond_best": how much noise and how many good samples the ensemble drops that the best filter keeps alone;
         "kept" and "good": how many.
     """
-    truth = pq.read_table(place / "pool" / "truth.parquet", columns=["shard", "key", "keep"])
+    truth = pq.read_table(place / "pool" / "truth.parquet", columns=["shard", "key", "keep", "kind", "group"])
     parts = []
     for shard in sorted(set(truth["shard"].to_pylist())):
         part = pq.read_table(place / "curated" / "decisions" / f"{shard}.parquet")
@@ -99,18 +100,20 @@ def compare(place: Path, seed: int) -> dict[str, Any]:
     decided = truth.join(pa.concat_tables(parts), ["shard", "key"], right_suffix=" decided")
     if decided.num_rows != truth.num_rows or decided["keep decided"].null_count:
         raise RuntimeError("the decisions are not about the samples of the truth")
-    good, kept = decided["keep"].to_numpy(), decided["keep decided"].to_numpy()
+    planted, kept = Planted.read(decided), decided["keep decided"].to_numpy()
     usable = np.array([not (reason or "").startswith("rejected") for reason in decided["reason"].to_pylist()])
     alone = {
         name.removeprefix("vote_"): usable & (decided[name].to_numpy() != -1)
         for name in decided.column_names
         if name.startswith("vote_")
     }
-    filters = {name: f1(good, mine) for name, mine in alone.items()}
+    filters = {name: planted.f1(mine) for name, mine in alone.items()}
     best = max(filters, key=lambda name: filters[name])
+    # Copies are settled once for each, not draw by draw: a draw may hold one of two.
+    good, theirs = planted.settle(kept).good, planted.settle(alone[best]).good
     rng = np.random.default_rng(seed)
     draws = [rng.integers(len(good), size=len(good)) for _ in range(_RESAMPLES)]
-    gains = [f1(good[rows], kept[rows]) - f1(good[rows], alone[best][rows]) for rows in draws]
+    gains = [f1(good[rows], kept[rows]) - f1(theirs[rows], alone[best][rows]) for rows in draws]
     gain = [f1(good, kept) - filters[best], *np.percentile(gains, [2.5, 97.5])]
     return {
         "ensemble": round(f1(good, kept), 4),

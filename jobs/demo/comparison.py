@@ -52,16 +52,21 @@ class Planted:
         return replace(self, good=good, kinds=kinds)
 
     def f1(self, kept: np.ndarray) -> float:
-        """The harmonic mean of how much of what is kept is good, and how much of what is good is kept.
+        """F1 in [0, 1] of the n bools `kept`, copies settled; higher is better."""
+        return f1(self.settle(kept).good, kept)
 
-        Args:
-            kept: (n,) bool.
 
-        Returns:
-            F1 in [0, 1], copies settled; higher is better, 0 where nothing good is kept.
-        """
-        good = self.settle(kept).good
-        return float(2 * np.sum(good & kept) / max(np.sum(good) + np.sum(kept), 1))
+def f1(good: np.ndarray, kept: np.ndarray) -> float:
+    """The harmonic mean of how much of what is kept is good, and how much of what is good is kept.
+
+    Args:
+        good: (n,) bool, the truth.
+        kept: (n,) bool.
+
+    Returns:
+        F1 in [0, 1]; higher is better, 0 where nothing good is kept.
+    """
+    return float(2 * np.sum(good & kept) / max(np.sum(good) + np.sum(kept), 1))
 
 
 def compare(truth: Path, output: Path) -> str:
