@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from chaffinch.pipeline.vectors import from_lists, to_lists
+
 if TYPE_CHECKING:
     from apache_beam.io.filesystems import FileSystems
 
@@ -284,7 +286,7 @@ def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
         OSError: it is damaged or not there; names the file.
     """
     try:
-        return open_table(path).read(columns=columns, use_threads=False)
+        return from_lists(open_table(path).read(columns=columns, use_threads=False))
     except (pa.ArrowInvalid, OSError) as error:
         raise OSError(f"{path}: cannot be read as parquet: {error}") from error
 
@@ -300,4 +302,4 @@ def write_table(path: str, table: pa.Table) -> None:
     # Measurements hardly repeat: a dictionary would only be built and thrown away.
     repeating = [name for name in table.column_names if name in _REPEATING or name.startswith("vote_")]
     with writing(path) as file:
-        pq.write_table(table, file, compression="zstd", use_dictionary=repeating or False)
+        pq.write_table(to_lists(table), file, compression="zstd", use_dictionary=repeating or False)
