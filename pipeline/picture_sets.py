@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from chaffinch.pipeline import files
 from chaffinch.scoring.neighbourhood.embeddings import unit, vectors_of
@@ -28,7 +29,7 @@ def read_embeddings(path: str, column: str) -> np.ndarray:
     Raises:
         SetError: there are none, or they cannot be read.
     """
-    parts = [part if isinstance(part, np.ndarray) else vectors_of(part) for part in _read(path, column)]
+    parts = [part if isinstance(part, np.ndarray) else _vectors(part) for part in _read(path, column)]
     if any(part.ndim != 2 or part.dtype.kind != "f" for part in parts) or len({part.shape[1] for part in parts}) > 1:
         raise SetError(f"{path}: holds no vectors of one length; give floats of shape (n, d)")
     vectors, usable = unit(np.concatenate(parts))
@@ -71,8 +72,14 @@ def _read(path: str, column: str) -> list[np.ndarray | pa.Array]:
         raise SetError(f"{path}: cannot be read: {error}") from error
     if not tables or any(name not in table.column_names for table in tables):
         raise SetError(f"{path}: no table there has a column {name!r}; give one that holds what {column} does")
-    parts = [table[name].combine_chunks().drop_null() for table in tables]
-    kinds = {part.type for part in parts}
-    if len(kinds) > 1:
-        raise SetError(f"{path}: {name} holds {' and '.join(sorted(map(str, kinds)))}; give tables of one scorer")
-    return list(parts)
+    return [table[name].combine_chunks().drop_null() for table in tables]
+
+
+def _vectors(column: pa.Array) -> np.ndarray:
+    """Vectors, also where others have stored them as lists that happen to have one length; else something flat."""
+    lengths = np.zeros(0)
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        lengths = np.unique(pc.list_value_length(column).to_numpy())
+    if len(lengths) == 1:
+        column = pa.FixedSizeListArray.from_arrays(column.flatten(), int(lengths[0]))
+    return vectors_of(column) if pa.types.is_fixed_size_list(column.type) else np.zeros(0)
