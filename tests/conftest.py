@@ -1,12 +1,15 @@
 """Builders of small real pools, made from bytes; fixtures because test modules do not import each other."""
 
+import functools
 import hashlib
+import importlib.util
 import io
 import json
 import os
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,3 +148,33 @@ def snapshot() -> Callable[[Path], dict[str, tuple[int, int]]]:
 def digests() -> Callable[[Path], dict[str, str]]:
     """(folder) -> a digest of every file below."""
     return _digests
+
+
+@pytest.fixture(scope="session")
+def small_detector(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """(family) -> the folder of a small zero-shot detector with random weights; the benchmarks' own."""
+    path = Path(__file__).parents[1] / "benchmarks" / "small_detectors.py"
+    spec = importlib.util.spec_from_file_location("small_detectors", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    @functools.cache
+    def write(family: str) -> Path:
+        return module.write_detector(tmp_path_factory.mktemp("detectors") / family, family)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def colour_detector(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """(side, trunk, spoil) -> the .onnx file of a light detector of red and blue."""
+    path = Path(__file__).with_name("light_detector.py")
+    spec = importlib.util.spec_from_file_location("light_detector", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    @functools.cache
+    def write(**settings: Any) -> Path:
+        return module.write_detector(tmp_path_factory.mktemp("light") / "colours.onnx", **settings)
+
+    return write
