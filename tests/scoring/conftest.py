@@ -1,5 +1,7 @@
-"""A small CLIP with random weights, for there is nothing to learn from good ones here."""
+"""Small networks: a CLIP with random weights, and detectors whose behaviour is known; and pictures to try them on."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,82 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     path.write_text("\n".join(scenes), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def text_detector(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """(ending) -> the .onnx file of a network that takes dark places for text: 1 for black, below 0.2 from grey on.
+
+    Its last step is a Sigmoid; with another ending, such as Identity, it is no detector of text lines.
+    """
+    import onnx
+    from onnx import helper
+
+    @functools.cache
+    def write(ending: str = "Sigmoid", channels: int = 3) -> Path:
+        nodes = [
+            helper.make_node("ReduceMean", ["x"], ["light"], axes=[1], keepdims=1),
+            helper.make_node("Mul", ["light", "contrast"], ["dark"]),
+            helper.make_node(ending, ["dark"], ["map"]),
+        ]
+        shape = ["n", channels, "h", "w"]
+        graph = helper.make_graph(
+            nodes,
+            "dark",
+            [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("map", onnx.TensorProto.FLOAT, ["n", 1, "h", "w"])],
+            [helper.make_tensor("contrast", onnx.TensorProto.FLOAT, [], [-8.0])],
+        )
+        path = tmp_path_factory.mktemp("text") / "dark.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def face_detector(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """(spoil) -> the .onnx file of a network in YuNet's form that takes light for faces, on a canvas of 64 x 64.
+
+    Each cell is a box of its own size; both its probabilities are its mean light: 1 for white, 0 for black. Spoilt it
+    gives "raw" light from 0 to 255, or sizes with one number too many for a "box".
+    """
+    import onnx
+    from onnx import helper
+
+    @functools.cache
+    def write(spoil: str = "") -> Path:
+        nodes = [
+            helper.make_node("ReduceMean", ["input"], ["grey"], axes=[1], keepdims=1),
+            helper.make_node("Mul", ["grey", "scale"], ["light"]),
+        ]
+        weights = [helper.make_tensor("scale", onnx.TensorProto.FLOAT, [], [1.0 if spoil == "raw" else 1 / 255])]
+        outputs = []
+        for stride in (8, 16, 32):
+            cells = (64 // stride) ** 2
+            box = np.tile(np.float32([0.5, 0.5, 0, 0, 0] if spoil == "box" else [0.5, 0.5, 0, 0]), (1, cells, 1))
+            weights += [
+                onnx.numpy_helper.from_array(box, f"middle_{stride}"),
+                onnx.numpy_helper.from_array(np.int64([1, cells, 1]), f"shape_{stride}"),
+            ]
+            size = {"kernel_shape": [stride, stride], "strides": [stride, stride]}
+            nodes += [
+                helper.make_node("AveragePool", ["light"], [f"mean_{stride}"], **size),
+                helper.make_node("Reshape", [f"mean_{stride}", f"shape_{stride}"], [f"obj_{stride}"]),
+                helper.make_node("Identity", [f"obj_{stride}"], [f"cls_{stride}"]),
+                helper.make_node("Identity", [f"middle_{stride}"], [f"bbox_{stride}"]),
+            ]
+            outputs += [
+                helper.make_tensor_value_info(f"{name}_{stride}", onnx.TensorProto.FLOAT, [1, cells, numbers])
+                for name, numbers in (("obj", 1), ("cls", 1), ("bbox", box.shape[2]))
+            ]
+        picture = helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, [1, 3, 64, 64])
+        graph = helper.make_graph(nodes, "light", [picture], outputs, weights)
+        path = tmp_path_factory.mktemp("faces") / "light.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+        return path
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,12 @@ import chaffinch.scoring
 from chaffinch.scoring.scorer import Batch, Scorer, fingerprint
 
 # Settings to try a kind with, where some have no default; {checkpoint} stands for a small model's file of weights,
-# {corpus} for one of captions, {colour_detector} for a light detector's.
+# {corpus} for one of captions, {colour_detector} for a light detector's, {text_detector} and {face_detector} likewise.
 SETTINGS: dict[str, dict] = {
     "clip": {"model": "ViT-S-32-alt", "pretrained": "{checkpoint}", "embeddings": True},
     "onnx_detector": {"weights": "{colour_detector}", "classes": ("red ball", "blue box"), "features": True},
+    "faces": {"weights": "{face_detector}", "confidence": 0.5},
+    "text_area": {"weights": "{text_detector}"},
     "neighbours": {"embedding": "clip.image_embedding"},
     "perplexity": {"corpus": "{corpus}"},
 }
@@ -48,12 +50,18 @@ def find_scorers() -> list[type[Scorer]]:
 
 
 @pytest.fixture(scope="module", params=find_scorers(), ids=lambda kind: kind.__name__)
-def scorer(request, checkpoint, corpus, colour_detector) -> Scorer:
+def scorer(request, checkpoint, corpus, colour_detector, text_detector, face_detector) -> Scorer:
     kind = request.param.__module__.rpartition(".")[2]
     required = [field.name for field in dataclasses.fields(request.param) if field.default is dataclasses.MISSING]
     settings = SETTINGS.get(kind, {})
     assert set(required) <= set(settings), f"{kind} needs settings to be tried with: add them to SETTINGS"
-    files = {"checkpoint": checkpoint, "corpus": corpus, "colour_detector": colour_detector()}
+    files = {
+        "checkpoint": checkpoint,
+        "corpus": corpus,
+        "colour_detector": colour_detector(),
+        "text_detector": text_detector(),
+        "face_detector": face_detector(),
+    }
     return request.param(
         **{name: value.format(**files) if isinstance(value, str) else value for name, value in settings.items()}
     )
