@@ -44,6 +44,14 @@ class Filter:
         """The columns that `score` needs, as `<scorer>.<column>`."""
         raise NotImplementedError
 
+    @property
+    def takes_down(self) -> bool:
+        """Whether samples that this filter drops leave their places in the output empty, so that nothing else moves.
+
+        Nothing is then learned from its votes, and no other sample is kept in their stead. Only for one that vetoes.
+        """
+        return False
+
     def identity(self) -> dict[str, Any]:
         """Everything that changes scores or votes; a filter with a file adds the digest of what it holds."""
         return {"kind": self.kind} | dataclasses.asdict(self)

@@ -26,6 +26,7 @@ class Fitted:
         ensemble: label models over the filters that do not veto.
         uncovered: whether samples on which every filter abstains may be kept.
         cut: which samples are kept.
+        takes_down: (m,) whether each vetoes only once everything else is decided; none by default.
     """
 
     names: Sequence[str]
@@ -35,6 +36,7 @@ class Fitted:
     ensemble: Ensemble
     uncovered: bool
     cut: Cut
+    takes_down: Sequence[bool] = ()
 
     @property
     def judges(self) -> list[int]:
@@ -58,7 +60,25 @@ class Fitted:
 
     def vetoed(self, votes: np.ndarray) -> np.ndarray:
         """Which samples a required filter drops: (n,) bool."""
-        columns = [index for index, required in enumerate(self.required) if required]
+        return self._dropped_by_any(votes, [index for index, required in enumerate(self.required) if required])
+
+    def ruled_out(self, votes: np.ndarray) -> np.ndarray:
+        """Which samples are dropped before anything is learned: (n,) bool; those taken down are not among them."""
+        late = set(self.withdrawing)
+        columns = [index for index, required in enumerate(self.required) if required and index not in late]
+        return self._dropped_by_any(votes, columns)
+
+    def taken_down(self, votes: np.ndarray) -> np.ndarray:
+        """Which samples are not to be emitted even if they are kept: (n,) bool."""
+        return self._dropped_by_any(votes, self.withdrawing)
+
+    @property
+    def withdrawing(self) -> list[int]:
+        """Positions of the filters that veto once everything else is decided."""
+        return [index for index, late in enumerate(self.takes_down) if late]
+
+    @staticmethod
+    def _dropped_by_any(votes: np.ndarray, columns: Sequence[int]) -> np.ndarray:
         return np.asarray((votes[:, columns] == -1).any(axis=1))
 
     def soft_scores(self, scores: Sequence[np.ndarray], samples: int) -> np.ndarray:
@@ -91,7 +111,7 @@ class Fitted:
         return quantise(np.divide(total, mass, out=np.full_like(total, 0.5), where=mass > 0))
 
     def candidates(self, votes: np.ndarray, probability: np.ndarray) -> np.ndarray:
-        """Which samples may be kept at all: not vetoed, covered (or asked for), and not ruled out.
+        """Which samples may be kept at all, before any is taken down: not vetoed, covered (or asked for), possible.
 
         Args:
             votes: (n, m) int8.
@@ -100,7 +120,7 @@ class Fitted:
         Returns:
             (n,) bool.
         """
-        allowed = ~self.vetoed(votes)
+        allowed = ~self.ruled_out(votes)
         if not self.uncovered and self.judges and not self.keeps_everything:
             allowed &= (votes[:, self.judges] != 0).any(axis=1)
         if self.ensemble.is_rule:
@@ -117,6 +137,7 @@ class Fitted:
         return {
             "filters": list(self.names),
             "required": list(self.required),
+            "takes_down": list(self.takes_down),
             "ranges": {
                 name: {"keep": _open(ranges.keep), "drop": _open(ranges.drop)}
                 for name, ranges in zip(self.names, self.ranges, strict=True)
@@ -161,6 +182,7 @@ class Fitted:
             ensemble=Ensemble(ensemble),
             uncovered=state["uncovered"],
             cut=Cut(probability, cut["soft"], cut["tie"]),
+            takes_down=state.get("takes_down", ()),
         )
 
 

@@ -27,6 +27,8 @@ from chaffinch.scoring.scorer import Scorer
 # Label models that learn from how sources agree; a filter that has its aspect to itself is calibrated instead.
 _NEED_PEERS = ("dawid_skene",)
 
+_RESERVED = {"metadata": "columns made elsewhere", "samples": "the samples themselves: samples.uid and samples.key"}
+
 
 @dataclass(frozen=True)
 class Config:
@@ -143,8 +145,8 @@ def _kind(document: Document, place: Place, kind: str, known: Mapping[str, type[
 
 def _scorer(document: Document, name: str, settings: dict[str, Any]) -> Scorer:
     place: Place = ("scorers", name)
-    if name == "metadata":
-        raise document.error(place, "this name stands for columns made elsewhere; choose another")
+    if name in _RESERVED:
+        raise document.error(place, f"this name stands for {_RESERVED[name]}; choose another")
     rest = {key: value for key, value in settings.items() if key != "kind"}
     cls = _kind(document, place, str(settings.get("kind", name)), kinds.scorers())
     made: Scorer = make(document, place, cls, rest)
@@ -212,7 +214,8 @@ def list_shards(document: Document, place: Place, inputs: str | list[str]) -> li
 
 
 def _check_columns(document: Document, config: Config) -> None:
-    columns = {
+    columns = {"samples.uid": pa.string(), "samples.key": pa.string()}
+    columns |= {
         f"{name}.{column}": kind for name, scorer in config.scorers.items() for column, kind in scorer.columns.items()
     }
     for name in kinds.BUILT_IN:

@@ -30,9 +30,11 @@ def run_emit(experiment: Experiment) -> None:
         raise JobError(f"the decisions in {experiment.output} are of another config or input: run `chaffinch decide`")
     summary = json.loads(files.read_bytes(files.join(experiment.output, "summary.json")))
     check_counts(summary)
-    kept = [summary["shards"][shard.name]["kept"] for shard in config.shards]
+    counts = [summary["shards"][shard.name] for shard in config.shards]
+    taken_down = [found.get("taken_down", 0) for found in counts]
+    placed = [found["kept"] + empty for found, empty in zip(counts, taken_down, strict=True)]
     settings = config.sections.emit
-    plan = Plan(config.shards, kept, settings.samples_per_shard, settings.shuffle_seed)
+    plan = Plan(config.shards, placed, settings.samples_per_shard, settings.shuffle_seed, taken_down)
     source = Source(side.store, folders[0], config.metadata)
     shards = files.join(experiment.output, "shards")
     names = [f"{number:08d}" for number in range(len(plan.sizes))]
@@ -44,18 +46,23 @@ def run_emit(experiment: Experiment) -> None:
         with experiment.console.progress(
             "emit", {name: files.join(shards, name + ".parquet") for name in names}, finished
         ):
-            emit(experiment.engine, plan, source, experiment.output, _scores(experiment))
+            emitted = emit(experiment.engine, plan, source, experiment.output, _scores(experiment))
         timing["samples"] = plan.total
-    experiment.console.say(f"{plan.total} samples in {len(names)} shards: {shards}")
+    left_out = f", {sum(taken_down)} taken down" if any(taken_down) else ""
+    experiment.console.say(f"{plan.total} samples in {len(emitted.sizes)} shards{left_out}: {shards}")
 
 
 def _scores(experiment: Experiment) -> list[str]:
-    """The columns written beside kept samples: every number per sample, and what filters read of the metadata."""
+    """The columns written beside kept samples: every number per sample, and what filters read of the metadata.
+
+    But for those that only take samples down: where such a filter is added, the other shards stay as they are.
+    """
     found = [
         f"{name}.{column}"
         for name, scorer in experiment.config.scorers.items()
         for column, kind in scorer.columns.items()
         if pa.types.is_floating(kind) or pa.types.is_integer(kind)
     ]
-    read = dict.fromkeys(column for judge in experiment.config.filters.values() for column in judge.reads)
+    judges = [judge for judge in experiment.config.filters.values() if not judge.takes_down]
+    read = dict.fromkeys(column for judge in judges for column in judge.reads)
     return found + [column for column in read if column.startswith("metadata.")]

@@ -1,16 +1,14 @@
 """Emitting: kept samples as shards a trainer can read. Plan, then copy by range; nothing is decoded."""
 
-import bisect
 import contextlib
 import hashlib
 import io
 import itertools
 import json
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +18,9 @@ from chaffinch.pipeline import files
 from chaffinch.pipeline.plan import Block, Input, Plan
 from chaffinch.pipeline.repeats import parse_uids
 from chaffinch.pipeline.rows import Source
+from chaffinch.pipeline.spool import Kept, SampleBytes, Spool
 from chaffinch.pipeline.ustar import archive_size, end_archive, member_blocks, output_names
-from chaffinch.pipeline.verdicts import decisions_path
+from chaffinch.pipeline.verdicts import TAKEN_DOWN, decisions_path
 
 if TYPE_CHECKING:
     from chaffinch.pipeline.runner import Engine
@@ -39,33 +38,19 @@ class Emitted:
     Attributes:
         sizes: output shard -> samples in it.
         uids: uids of samples in (n, 2) uint64 parts.
+        empty: output shards whose samples were all taken down, with what would lie beside them: a table of no rows.
     """
 
     sizes: dict[str, int] = field(default_factory=dict)
     uids: list[np.ndarray] = field(default_factory=list)
+    empty: dict[str, pa.Table] = field(default_factory=dict)
 
     def merge(self, other: Self) -> Self:
         """Adds another block's part."""
         self.sizes |= other.sizes
         self.uids += other.uids
+        self.empty |= other.empty
         return self
-
-
-@dataclass(frozen=True)
-class Kept:
-    """The kept samples of one input shard that a block needs.
-
-    Attributes:
-        path: the shard.
-        content: digest of what was listed when it was measured.
-        table: uid, key, members, offsets, sizes, source_shard, probability and scores, n rows.
-        sources: (n,) positions in input order, ascending.
-    """
-
-    path: str
-    content: str
-    table: pa.Table
-    sources: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -90,35 +75,55 @@ class EmitBlock:
         table = _joined([part.table for part in kept])
         # Rows in input order; where each sample of the output lies among them:
         rows = np.searchsorted(np.concatenate([part.sources for part in kept]), sources)
+        present = np.concatenate([part.present for part in kept])
+        owners = np.repeat(np.arange(len(kept)), [len(part.sources) for part in kept])
         bounds = np.concatenate([[0], np.cumsum(block.sizes)])
-        names = [SHARD_FORMAT.format(block.first + number) for number in range(len(block.sizes))]
-        outputs = [rows[low:high] for low, high in itertools.pairwise(bounds)]
-        content = "".join(part.content for part in kept)
-        digests = [_digest(table.take(pa.array(chosen)), content) for chosen in outputs]
-        stale = [
-            number
-            for number, name in enumerate(names)
-            if not self._is_there(name, digests[number], table, outputs[number])
-        ]
+        outputs = {}
+        for number, (low, high) in enumerate(itertools.pairwise(bounds)):
+            chosen = rows[low:high][present[rows[low:high]]]
+            content = "".join(kept[owner].content for owner in np.unique(owners[chosen]))
+            outputs[SHARD_FORMAT.format(block.first + number)] = _Output(table, chosen, content)
+        stale = {name: one for name, one in outputs.items() if len(one.rows) and not self._is_there(name, one)}
         if stale:
             files.remove(self._path(_META))
             with contextlib.ExitStack() as stack:
-                direct = stack.enter_context(_Bytes(kept))
-                shuffled = block.shuffle_seed is not None
-                samples = stack.enter_context(_Spool(direct, table)) if shuffled else direct
-                for number in stale:
-                    self._write(names[number], table, outputs[number], samples, digests[number])
-        uids = [parse_uids(table["uid"].take(pa.array(chosen))) for chosen in outputs]
-        return Emitted(dict(zip(names, block.sizes, strict=True)), uids)
+                direct = stack.enter_context(SampleBytes(kept))
+                samples: SampleBytes | Spool = direct
+                if block.shuffle_seed is not None:
+                    needed = np.unique(np.concatenate([one.rows for one in stale.values()]))
+                    samples = stack.enter_context(Spool(direct, table, needed))
+                for name, one in stale.items():
+                    self._write(name, one, samples)
+        sizes = {name: len(one.rows) for name, one in outputs.items()}
+        uids = [parse_uids(table["uid"].take(pa.array(one.rows))) for one in outputs.values()]
+        return Emitted(sizes, uids, {name: one.chosen for name, one in outputs.items() if not sizes[name]})
+
+    def write_empty(self, name: str, nothing: pa.Table) -> None:
+        """Writes an output shard without samples, unless it is there, so that the numbers of the others have no gap.
+
+        Args:
+            name: the shard.
+            nothing: no rows of what would lie beside it.
+        """
+        one = _Output(nothing, np.zeros(0, np.int64), "")
+        if not self._is_there(name, one):
+            files.remove(self._path(_META))
+            with SampleBytes([]) as samples:
+                self._write(name, one, samples)
 
     def _kept(self, one: Input, wanted: np.ndarray) -> Kept:
-        """Reads which samples of an input shard are kept, and where their bytes are."""
+        """Reads which samples of an input shard have a place, and where their bytes are."""
         name = one.shard.name
-        decisions = files.read_table(decisions_path(self.output, name), ["keep", "probability"])
-        rows = np.flatnonzero(decisions["keep"].to_numpy())
+        reading = ["keep", "probability", *(["reason"] if one.taken_down else [])]
+        decisions = files.read_table(decisions_path(self.output, name), reading)
+        keep = decisions["keep"].to_numpy()
+        placed = keep
+        if one.taken_down:
+            placed = keep | pc.starts_with(decisions["reason"].fill_null(""), TAKEN_DOWN).to_numpy()
+        rows = np.flatnonzero(placed)
         low, high = np.searchsorted(wanted, [one.start, one.start + len(rows)])
         sources = wanted[low:high]
-        chosen = pa.array(rows[sources - one.start])
+        rows = rows[sources - one.start]
         samples = files.read_table(self.source.store.samples(name))
         scores = self.source.columns(one.shard, samples, self.scores)
         table = samples.select(["uid", "key", "members", "offsets", "sizes"])
@@ -127,12 +132,13 @@ class EmitBlock:
         for column, values in scores.items():
             table = table.append_column(column, values)
         content = samples.schema.metadata[b"content"].decode()
-        return Kept(one.shard.path, content, table.take(chosen).replace_schema_metadata(), sources)
+        table = table.take(pa.array(rows)).replace_schema_metadata()
+        return Kept(one.shard.path, content, table, sources, keep[rows])
 
     def _path(self, name: str) -> str:
         return files.join(self.output, "shards", name)
 
-    def _is_there(self, name: str, digest: str, table: pa.Table, rows: np.ndarray) -> bool:
+    def _is_there(self, name: str, one: "_Output") -> bool:
         """Whether an output shard was made from this and is as long as it was then; its statistics are written last."""
         path = self._path(name.replace(".tar", "_stats.json"))
         archive = files.info(self._path(name))
@@ -142,18 +148,18 @@ class EmitBlock:
             found = json.loads(files.read_bytes(path))["digest"]
         except (ValueError, TypeError, KeyError):
             return False
-        sizes = pc.list_flatten(table["sizes"].take(pa.array(rows)))
-        return bool(found == digest and archive.size == archive_size(sizes.to_numpy()))
+        sizes = pc.list_flatten(one.chosen["sizes"])
+        return bool(found == one.digest and archive.size == archive_size(sizes.to_numpy()))
 
-    def _write(self, name: str, table: pa.Table, rows: np.ndarray, samples: "_Bytes | _Spool", digest: str) -> None:
+    def _write(self, name: str, one: "_Output", samples: SampleBytes | Spool) -> None:
         statistics = self._path(name.replace(".tar", "_stats.json"))
         files.remove(statistics)
-        chosen = table.take(pa.array(rows))
+        chosen = one.chosen
         columns = {column: chosen[column].to_pylist() for column in ("uid", "key", "members", "offsets", "sizes")}
         taken: set[str] = set()
         keys = []
         with files.writing(self._path(name)) as file:
-            for row, uid, key, members, offsets, sizes in zip(rows.tolist(), *columns.values(), strict=True):
+            for row, uid, key, members, offsets, sizes in zip(one.rows.tolist(), *columns.values(), strict=True):
                 key, names = output_names(key, uid, members, taken)
                 keys.append(key)
                 data = samples.read(row, offsets[0], offsets[-1] + sizes[-1])
@@ -165,8 +171,24 @@ class EmitBlock:
         beside = chosen.drop_columns(["members", "offsets", "sizes"])
         beside = beside.set_column(1, "key", pa.array(keys, pa.string()))
         files.write_table(self._path(name.replace(".tar", ".parquet")), beside)
-        counts = {"count": len(rows), "successes": len(rows), "failed_to_download": 0, "failed_to_resize": 0}
-        files.write_bytes(statistics, json.dumps(counts | {"digest": digest}).encode())
+        counts = {"count": len(keys), "successes": len(keys), "failed_to_download": 0, "failed_to_resize": 0}
+        files.write_bytes(statistics, json.dumps(counts | {"digest": one.digest}).encode())
+
+
+class _Output:
+    """What an output shard is to hold."""
+
+    def __init__(self, table: pa.Table, rows: np.ndarray, content: str) -> None:
+        """Chooses its samples.
+
+        Args:
+            table: what `Kept` has, of all samples of the block.
+            rows: (n,) which of them, in order.
+            content: digests of the input shards they lie in.
+        """
+        self.rows = rows
+        self.chosen = table.take(pa.array(rows))
+        self.digest = _digest(self.chosen, content)
 
 
 def _joined(tables: Sequence[pa.Table]) -> pa.Table:
@@ -187,70 +209,11 @@ def _digest(chosen: pa.Table, content: str) -> str:
     return digest.hexdigest()[:16]
 
 
-class _Bytes:
-    """The bytes of kept samples, by row."""
-
-    def __init__(self, kept: Sequence[Kept]) -> None:
-        self._ends = list(itertools.accumulate(len(part.sources) for part in kept))
-        self._paths = [part.path for part in kept]
-        self._open: tuple[int, BinaryIO] | None = None
-
-    def read(self, row: int, start: int, end: int) -> memoryview:
-        """The bytes from `start` to `end` of the shard that holds a row."""
-        number = bisect.bisect_right(self._ends, row)
-        if self._open is None or self._open[0] != number:
-            self.close()
-            self._open = (number, files.open_binary(self._paths[number]))
-        file = self._open[1]
-        file.seek(start)
-        data = file.read(end - start)
-        if len(data) != end - start:
-            raise OSError(f"{self._paths[number]} ends at byte {start + len(data)}; it changed since it was scored")
-        return memoryview(data)
-
-    def close(self) -> None:
-        if self._open is not None:
-            self._open[1].close()
-            self._open = None
-
-    def __enter__(self) -> "_Bytes":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class _Spool:
-    """A copy of a block's samples in one temporary file, for outputs that read them in shuffled order.
-
-    Made in input order, so that every input shard is opened once and read forwards.
-    """
-
-    def __init__(self, samples: _Bytes, table: pa.Table) -> None:
-        self._file = tempfile.TemporaryFile(prefix="chaffinch-")  # noqa: SIM115  # closed by __exit__
-        ends = []
-        spans = zip(table["offsets"].to_pylist(), table["sizes"].to_pylist(), strict=True)
-        for row, (offsets, sizes) in enumerate(spans):
-            self._file.write(samples.read(row, offsets[0], offsets[-1] + sizes[-1]))
-            ends.append(self._file.tell())
-        self._starts = [0, *ends]
-
-    def read(self, row: int, start: int, end: int) -> memoryview:
-        """The bytes of a row; `start` and `end` are those in its shard."""
-        self._file.seek(self._starts[row])
-        return memoryview(self._file.read(end - start))
-
-    def __enter__(self) -> "_Spool":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-
 def emit(engine: "Engine", plan: Plan, source: Source, output: str, scores: Sequence[str]) -> Emitted:
     """Writes kept samples as shards, with everything a trainer or DataComp's tools expect beside them.
 
-    Output shards that are there as they should be are left alone; those of a larger predecessor are removed.
+    Output shards that are there as they should be are left alone; those of a larger predecessor are removed. A shard
+    whose samples were all taken down is removed where it is the last, and otherwise left empty.
 
     Args:
         engine: where to run.
@@ -272,8 +235,13 @@ def emit(engine: "Engine", plan: Plan, source: Source, output: str, scores: Sequ
     emitted = add_up(engine, "Emit shards", plan.blocks(), work, output) or Emitted()
     if sum(emitted.sizes.values()) != plan.total:
         raise RuntimeError(f"{plan.total} samples were kept, but {sum(emitted.sizes.values())} were emitted")
-    _remove_beyond(folder, len(plan.sizes))
     sizes = dict(sorted(emitted.sizes.items()))
+    while sizes and not sizes[max(sizes)]:
+        del sizes[max(sizes)]
+    for name in sorted(emitted.empty.keys() & sizes.keys()):
+        work.write_empty(name, emitted.empty[name])
+    _remove_beyond(folder, len(sizes))
+    emitted.sizes = sizes
     files.write_changed(files.join(folder, "sizes.json"), json.dumps(sizes, indent=1).encode())
     files.write_changed(files.join(output, "sample_ids.npy"), subset_file(emitted.uids))
     meta = {"output_shard_count": len(sizes), "output_shard_format": SHARD_FORMAT}

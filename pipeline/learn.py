@@ -186,9 +186,10 @@ def learn(
     """
     filters = judgement.filters
     required = [judge.require for judge in filters.values()]
+    takes_down = [judge.takes_down for judge in filters.values()]
     if frozen is not None:
         repeated = measure(count, pool, filters, {}, set(), repeated).repeated
-        fitted = frozen
+        fitted = replace(frozen, takes_down=takes_down)
     else:
         ranked = {name for name, judge in filters.items() if judgement.orders and not judge.require}
         found = measure(count, pool, filters, find_shares(filters, of_reference=False), ranked, repeated)
@@ -198,10 +199,11 @@ def learn(
             ends |= measure(count, reference, filters, shares, set(), {}).ends
         ranges = fit_ranges(filters, ends)
         blank = Ensemble({})
-        fitted = Fitted(list(filters), required, ranges, found.ranks, blank, judgement.uncovered, Cut(-1.0))
+        cut = Cut(-1.0)
+        fitted = Fitted(list(filters), required, ranges, found.ranks, blank, judgement.uncovered, cut, takes_down)
     votes: Patterns = count("Count votes", pool.parts(repeated), CountVotes(pool.source, filters, fitted))
     patterns, counts = votes.arrays()
-    judged = ~fitted.vetoed(patterns)
+    judged = ~fitted.ruled_out(patterns)
     if frozen is None:
         aspects = [judge.aspect for judge in filters.values() if not judge.require]
         inner = patterns[judged][:, fitted.judges]

@@ -26,7 +26,8 @@ class Order:
         """Finds the order.
 
         Scorers that skip vetoed samples are taken in their own order: each waits for the required filters over columns
-        of scorers that skip nothing or that came before it.
+        of scorers that skip nothing or that came before it. Filters that take samples down are not waited for: nothing
+        that is measured depends on them.
 
         Args:
             scorers: name -> scorer, in the order of the config.
@@ -47,7 +48,7 @@ class Order:
             chosen = []
             for title, judge in filters.items():
                 owners = _owners(judge.reads, scorers)
-                if judge.require and not later & _before(owners, after):
+                if judge.require and not judge.takes_down and not later & _before(owners, after):
                     chosen.append(title)
                     after[name] |= set(owners)
             gates[name] = tuple(chosen)

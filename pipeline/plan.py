@@ -1,4 +1,7 @@
-"""The plan for emitting: which kept samples go into which output shard, from counts alone."""
+"""The plan for emitting: which kept samples go into which output shard, from counts alone.
+
+Samples that are taken down keep their places in the plan, and the places stay empty: all others stay where they are.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,50 +22,65 @@ class Plan:
 
     Attributes:
         shards: input shards in order.
-        kept: (s shards,) kept samples of each.
-        size: samples in an output shard; the last one has the rest.
+        placed: (s shards,) samples of each that have a place: those kept, and those taken down that were to be kept.
+        size: places in an output shard; the last one has the rest.
         shuffle_seed: a seed, or None for input order.
+        taken_down: (s shards,) how many of the places of each stay empty; none by default.
     """
 
     shards: Sequence[Shard]
-    kept: Sequence[int]
+    placed: Sequence[int]
     size: int
     shuffle_seed: int | None = None
+    taken_down: Sequence[int] = ()
+
+    @property
+    def places(self) -> int:
+        """How many places there are."""
+        return sum(self.placed)
 
     @property
     def total(self) -> int:
-        """How many samples are kept."""
-        return sum(self.kept)
+        """How many samples are emitted."""
+        return self.places - sum(self.taken_down)
 
     @property
     def sizes(self) -> list[int]:
-        """Samples in each output shard."""
-        return [min(self.size, self.total - start) for start in range(0, self.total, self.size)]
+        """Places in each output shard."""
+        return [min(self.size, self.places - start) for start in range(0, self.places, self.size)]
 
     def blocks(self) -> list["Block"]:
         """The units of work, each small however many samples there are."""
         step = 1 if self.shuffle_seed is None else _OUTPUTS_PER_BLOCK
-        starts = np.concatenate([[0], np.cumsum(self.kept)]).tolist()
+        starts = np.concatenate([[0], np.cumsum(self.placed)]).tolist()
+        empty = self.taken_down or [0] * len(self.shards)
         sizes = self.sizes
         blocks = []
         for first in range(0, len(sizes), step):
             last = min(first + step, len(sizes))
             low, high = first * self.size, first * self.size + sum(sizes[first:last])
             inputs = tuple(
-                Input(shard, start)
-                for shard, start, end in zip(self.shards, starts[:-1], starts[1:], strict=True)
+                Input(shard, start, taken_down)
+                for shard, start, end, taken_down in zip(self.shards, starts[:-1], starts[1:], empty, strict=True)
                 if end > start and (self.shuffle_seed is not None or (start < high and end > low))
             )
-            blocks.append(Block(first, tuple(sizes[first:last]), low, self.total, self.shuffle_seed, inputs))
+            blocks.append(Block(first, tuple(sizes[first:last]), low, self.places, self.shuffle_seed, inputs))
         return blocks
 
 
 @dataclass(frozen=True)
 class Input:
-    """An input shard and the position of its first kept sample among all kept samples in input order."""
+    """An input shard that samples are taken from.
+
+    Attributes:
+        shard: the shard.
+        start: position of its first place among all places in input order.
+        taken_down: how many of its places stay empty.
+    """
 
     shard: Shard
     start: int
+    taken_down: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,11 +89,11 @@ class Block:
 
     Attributes:
         first: number of the first output shard.
-        sizes: samples in each output shard.
-        low: position of the first sample in output order.
-        total: all kept samples.
+        sizes: places in each output shard.
+        low: position of the first place in output order.
+        total: all places.
         shuffle_seed: a seed, or None for input order.
-        inputs: input shards that hold any of the samples.
+        inputs: input shards whose samples have any of the places.
     """
 
     first: int
@@ -86,7 +104,7 @@ class Block:
     inputs: tuple[Input, ...]
 
     def sources(self) -> np.ndarray:
-        """(n,) for every sample of the block in output order, its position in input order."""
+        """(n,) for every place of the block in output order, its position in input order."""
         positions = np.arange(self.low, self.low + sum(self.sizes))
         return positions if self.shuffle_seed is None else shuffle(positions, self.total, self.shuffle_seed)
 

@@ -36,8 +36,8 @@ class Source:
 
         Args:
             shard: the shard.
-            samples: uid, key and reject of its s samples; not looked at unless a name is one of the metadata.
-            names: columns as `<scorer>.<column>`.
+            samples: uid, key and reject of its s samples; not looked at unless a name is of them or of the metadata.
+            names: columns as `<scorer>.<column>`; `samples.uid` and `samples.key` are those of the samples.
 
         Returns:
             Name -> s values.
@@ -51,7 +51,7 @@ class Source:
 
         Args:
             shard: the shard.
-            samples: reject of its s samples, and uid and key if a name is one of the metadata.
+            samples: reject of its s samples, and uid and key if a name is of them or of the metadata.
             names: columns as `<scorer>.<column>`.
 
         Returns:
@@ -71,8 +71,10 @@ class Source:
             wanted.setdefault(scorer, []).append(column)
         found: dict[str, pa.Array] = {}
         for scorer, columns in wanted.items():
-            if scorer == "metadata":
-                values: Mapping[str, pa.Array] = self.metadata.read(shard, samples, columns)
+            if scorer == "samples":
+                values: Mapping[str, pa.Array] = {column: samples[column].combine_chunks() for column in columns}
+            elif scorer == "metadata":
+                values = self.metadata.read(shard, samples, columns)
             else:
                 reading = columns if reject is None else [*columns, "reject"]
                 table = files.read_table(self.store.scores(self.tables[scorer], shard.name), reading)
@@ -179,6 +181,6 @@ def _needed(filters: Sequence[Filter]) -> list[str]:
 
 
 def _read_samples(part: Part, source: Source, needed: Sequence[str], wanted: set[str]) -> pa.Table:
-    if any(name.startswith("metadata.") for name in needed):
+    if any(name.startswith(("metadata.", "samples.")) for name in needed):
         wanted = wanted | {"uid", "key", "reject"}
     return files.read_table(source.store.samples(part.shard.name), sorted(wanted)) if wanted else pa.table({})

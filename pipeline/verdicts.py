@@ -18,13 +18,16 @@ from chaffinch.pipeline.probabilities import Probabilities
 from chaffinch.pipeline.repeats import parse_uids
 from chaffinch.pipeline.rows import Part, Rows, Source
 
+TAKEN_DOWN = "dropped: taken down by "
+"""How the reason begins where a sample was to be kept and left its place in the output empty."""
+
 
 @dataclass
 class Verdicts:
     """How many samples were read, kept, dropped and rejected, per shard, and why.
 
     Attributes:
-        shards: shard -> {"read", "kept", "dropped", "rejected"}.
+        shards: shard -> {"read", "kept", "dropped", "rejected"}, and how many of the dropped were "taken_down" if any.
         reasons: reason -> how many samples were dropped or rejected for it.
     """
 
@@ -46,6 +49,8 @@ class Verdicts:
         rejected = sum(count for reason, count in reasons.items() if reason.startswith("rejected: "))
         dropped = sum(count for reason, count in reasons.items() if reason.startswith("dropped: "))
         counts = {"read": decisions.num_rows, "kept": kept, "dropped": dropped, "rejected": rejected}
+        if taken_down := sum(count for reason, count in reasons.items() if reason.startswith(TAKEN_DOWN)):
+            counts["taken_down"] = taken_down
         return cls({shard: counts}, reasons)
 
 
@@ -94,7 +99,8 @@ class Decide:
         if edge.any():
             soft[edge] = fitted.soft_scores([scores[edge] for scores in rows.scores], int(edge.sum()))
             tie[edge] = hash_uids(parse_uids(rows.samples["uid"].filter(pa.array(edge))), self.seed)
-        kept = allowed & fitted.cut.keeps(probability, soft, tie)
+        placed = allowed & fitted.cut.keeps(probability, soft, tie)
+        kept = placed & ~fitted.taken_down(votes)
         probability = np.where(fitted.vetoed(votes), np.float32(0), probability)
         votes[~rows.usable] = 0
         return pa.table(
@@ -104,7 +110,7 @@ class Decide:
                 **{f"vote_{name}": votes[:, index] for index, name in enumerate(fitted.names)},
                 "probability": pa.array(probability, mask=~rows.usable, from_pandas=False),
                 "keep": kept,
-                "reason": self._reasons(rows, votes, kept),
+                "reason": self._reasons(rows, votes, placed, kept),
             }
         )
 
@@ -112,16 +118,19 @@ class Decide:
     def _probabilities(self) -> Probabilities:
         return Probabilities(self.fitted.ensemble, len(self.fitted.judges))
 
-    def _reasons(self, rows: Rows, votes: np.ndarray, kept: np.ndarray) -> pa.Array:
+    def _reasons(self, rows: Rows, votes: np.ndarray, placed: np.ndarray, kept: np.ndarray) -> pa.Array:
         fitted = self.fitted
         words = ["dropped: below the cut", "dropped: every filter abstains"]
         words += [f"dropped: required filter {name}" for name in fitted.names]
+        words += [f"{TAKEN_DOWN}{name}" for name in fitted.names]
         chosen = np.zeros(len(kept), np.int32)  # which of the words
         if fitted.judges and not fitted.uncovered and not fitted.keeps_everything:
             chosen[(votes[:, fitted.judges] == 0).all(axis=1)] = 1
         for index in reversed(range(len(fitted.names))):
             if fitted.required[index]:
                 chosen[votes[:, index] == -1] = 2 + index
+        for index in reversed(fitted.withdrawing):
+            chosen[placed & (votes[:, index] == -1)] = 2 + len(fitted.names) + index
         reasons = pa.array(words, pa.string()).take(pa.array(chosen, mask=kept))
         rejected = pc.binary_join_element_wise("rejected", rows.reject, ": ")
         return pc.if_else(pa.array(rows.usable), reasons, rejected)

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import json
+import os
 import pickle
 import pkgutil
 import types
@@ -44,6 +45,8 @@ def example(kind):
             origin = typing.get_origin(wanted)
             if field.name == "column":
                 values[field.name] = "metadata.x"
+            elif field.name == "file":
+                values[field.name] = os.devnull  # a list without entries
             elif field.name == "languages":
                 values[field.name] = ("en",)
             elif origin is typing.Literal:
