@@ -131,6 +131,31 @@ def test_laion_2b_is_english_and_above_028(run, samples):
     assert np.float32(clip["keep"][0]) == np.nextafter(np.float32(0.28), np.float32(1))
 
 
+def test_text_based_is_english_with_a_noun_of_the_list(run, samples):
+    nouns = {line for line in (ROOT / "examples" / "nouns.txt").read_text().splitlines() if not line.startswith("#")}
+    endings = {
+        "s": "",
+        "ses": "s",
+        "ves": "f",
+        "xes": "x",
+        "zes": "z",
+        "ches": "ch",
+        "shes": "sh",
+        "men": "man",
+        "ies": "y",
+    }
+
+    def names_something(row):
+        words = row["text"].lower().split()
+        singulars = {
+            word.removesuffix(old) + new for word in words for old, new in endings.items() if word.endswith(old)
+        }
+        return bool(nouns & {*words, *singulars})
+
+    expected = pairs_where(samples, lambda row: is_english(row) and names_something(row))
+    assert kept(run("datacomp_text")) == expected
+
+
 def test_the_intersection_is_what_both_keep(run):
     both = kept(run("datacomp_basic")) & kept(run("datacomp_clip_top_30"))
     assert kept(run("datacomp_basic_and_clip")) == both

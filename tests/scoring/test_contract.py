@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import pickle
 import pkgutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from chaffinch.scoring.scorer import Batch, Scorer, fingerprint
 # Settings to try a kind with, where some have no default; {checkpoint} stands for a small model's file of weights,
 # {corpus} for one of captions, {colour_detector} for a light detector's, {text_detector} and {face_detector} likewise.
 SETTINGS: dict[str, dict] = {
+    "caption_words": {"words": str(Path(__file__).parents[2] / "examples" / "nouns.txt")},
     "clip": {"model": "ViT-S-32-alt", "pretrained": "{checkpoint}", "embeddings": True},
     "onnx_detector": {"weights": "{colour_detector}", "classes": ("red ball", "blue box"), "features": True},
     "faces": {"weights": "{face_detector}", "confidence": 0.5},
