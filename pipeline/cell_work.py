@@ -118,6 +118,22 @@ class Work:
         read = read_hashes if self.scorer.embedding is None else read_embeddings
         return read(self.scorer.evaluation, self.scorer.compared)
 
+    def check_sets(self) -> None:
+        """Makes sure that sets of pictures have vectors as long as those that were drawn from the pool.
+
+        Raises:
+            SetError: a set has others, or cannot be read at all.
+        """
+        sets = {"reference": self.reference_set(), "evaluation": self.evaluation_set()}
+        drawn = (load(self.sample_path(shard)) for shard in self.exchange.shards)
+        width = next((part["vector"].shape[1] for part in drawn if len(part)), None)
+        for name, vectors in sets.items():
+            if vectors is not None and width is not None and vectors.shape[1] != width:
+                raise SetError(
+                    f"{name}: its vectors have {vectors.shape[1]} numbers, those of {self.scorer.compared} have "
+                    f"{width}; embed it with the same model"
+                )
+
     @functools.cached_property
     def cells(self) -> Cells:
         """How the pool is divided; known once clusters are trained."""
@@ -126,22 +142,12 @@ class Work:
             return HashCells(self.scorer.radius, evaluation)
         table = load(self.clusters_path)
         clusters = Clusters(np.ascontiguousarray(table[:, :-2]), np.ascontiguousarray(table[:, -2]))
-        if evaluation is not None:
-            self.check_width("evaluation", evaluation, clusters.centroids.shape[1])
         return EmbeddingCells(clusters, table[:, -1] if self.scorer.reference else None, evaluation)
 
     @property
     def record(self) -> np.dtype[Any]:
         """What a shard sends to a cell."""
         return np.dtype([("key", self.cells.key), ("prefer", "<f8"), ("uid", "<u8", (2,))])
-
-    def check_width(self, setting: str, vectors: np.ndarray, d: int) -> None:
-        """Makes sure that a set's vectors are as long as the pool's."""
-        if vectors.shape[1] != d:
-            raise SetError(
-                f"{setting}: its vectors have {vectors.shape[1]} numbers, those of {self.scorer.compared} have {d}; "
-                "embed it with the same model"
-            )
 
 
 def load(path: str) -> np.ndarray:

@@ -73,7 +73,7 @@ class DrawSample:
         vectors, usable = unit(vectors_of(found.column)) if len(found.rows) else (np.zeros((0, 1)), np.zeros(0, bool))
         hashes, vectors = hash_uids(found.uids[usable], self.work.scorer.seed), vectors[usable]
         most = np.uint64(min(int(self.share * 2.0**64), 2**64 - 1))
-        chosen = hashes <= max(most, hashes.min()) if len(hashes) else usable
+        chosen = hashes <= max(most, hashes.min(initial=np.uint64(2**64 - 1)))
         drawn = np.zeros(int(chosen.sum()), [("hash", "<u8"), ("vector", "<f2", (vectors.shape[1],))])
         drawn["hash"], drawn["vector"] = hashes[chosen], vectors[chosen]
         return drawn
@@ -103,17 +103,16 @@ class TrainClusters:
     def _sample(self) -> np.ndarray:
         """(n, d) float16, in the order of the hashes, so that it begins with a random draw."""
         parts = [load(self.work.sample_path(shard)) for shard in self.work.exchange.shards]
-        parts = [part for part in parts if len(part)]
-        if not parts:
-            return np.zeros((1, 1), np.float16)  # nobody takes part: any cluster will do
-        drawn = np.concatenate(parts)
+        if not any(len(part) for part in parts):
+            # Nobody takes part: any cluster of the right width will do.
+            return np.zeros((1, max(part["vector"].shape[1] for part in parts)), np.float16)
+        drawn = np.concatenate([part for part in parts if len(part)])
         return np.ascontiguousarray(drawn["vector"][np.argsort(drawn["hash"], kind="stable")])
 
     def _count(self, clusters: Clusters) -> np.ndarray:
         """(k,) how many of the reference's pictures belong to each cluster."""
         counts = np.zeros(len(clusters), np.int64)
         for vectors in self._reference():
-            self.work.check_width("reference", vectors, clusters.centroids.shape[1])
             members, _ = clusters.assign(vectors, self.work.search)
             counts += np.bincount(members, minlength=len(clusters))
         return counts

@@ -81,6 +81,7 @@ def score_pool(
         k = scorer.clusters or max(1, round(found / SAMPLES_PER_CLUSTER))
         share = min(1.0, k * scorer.sample_per_cluster / max(found, 1))
         spent.merge(count("Draw sample", parts, DrawSample(work, share)))
+        work.check_sets()
         spent.merge(count("Train clusters", [k], TrainClusters(work, reference)))
     sent: Sent = count("Send to cells", parts, SendToCells(work))
     # Of a copy: what is handed to workers is not to hold the clusters, which they read themselves.
