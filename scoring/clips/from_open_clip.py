@@ -138,7 +138,8 @@ class OpenClipCheckpoint:
         self.check()
         import open_clip
 
-        name, architecture = open_clip_name(self.model), find_architecture(self.model)
+        architecture = find_architecture(self.model)
+        name = open_clip_name(self.model) if architecture is None else self.model
         remedy = f"is it a checkpoint of {name}, complete and not a TorchScript archive?"
         where: dict[str, Any] = {}
         if architecture is None:

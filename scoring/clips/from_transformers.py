@@ -106,7 +106,7 @@ class TransformersCheckpoint:
     def folder(self) -> Path | None:
         """The local folder; None where the setting is a name on the hub."""
         path = Path(self.model).expanduser()
-        return path if path.is_dir() else None
+        return path if self.model and path.is_dir() else None
 
     @property
     def dimensions(self) -> int:

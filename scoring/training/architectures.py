@@ -90,7 +90,7 @@ class Architecture:
             )
             text = model["text_cfg"]
             if text.get("hf_tokenizer_name"):  # by its name, for its files are seldom beside a description
-                tokenizer = open_clip.HFTokenizer(
+                tokenizer = open_clip.tokenizer.HFTokenizer(
                     text["hf_tokenizer_name"],
                     context_length=text.get("context_length", 77),
                     tokenizer_mode=text.get("tokenizer_mode"),
