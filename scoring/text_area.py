@@ -71,8 +71,8 @@ class TextArea(Scorer):
         Mostly right to a quarter, too low for letters of few pixels; what else the text may say, it cannot tell.
     boxes: k lists of 4 float32, left, top, right and bottom edge of each line as shares of the picture, in [0, 1],
         upright even where the line is not.
-    confidences: k float32, mean probability of text along the line, in [0, 1]; higher is surer. All lines are listed;
-        only those from `confidence` on count in the numbers above.
+    confidences: k float32, mean probability of text along the line, in (0.3, 1]; higher is surer. All lines are
+        listed; only those from `confidence` on count in the numbers above.
     phrases: k times "text".
 
     Pictures are scaled to `side` and then a little more, to multiples of 32 pixels, each for itself, so that no number

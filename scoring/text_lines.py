@@ -52,7 +52,8 @@ class Lines:
 
     Attributes:
         boxes: (k, 4) float32, left, top, right and bottom edge as shares of the picture, in [0, 1].
-        confidences: (k,) float32, mean probability inside the core, in [0, 1].
+        confidences: (k,) float32, mean probability of the core's pixels, in (0.3, 1]. PP-OCR takes the mean over the
+            rectangle, which makes lines unsure as soon as they are slanted or bent.
         lengths, heights: (k,) float64, pixels of the picture along and across the line; a length is the longer of both.
         areas: (k,) float64, shares of the picture.
     """
@@ -82,7 +83,8 @@ def find_lines(probabilities: np.ndarray, width: int, height: int) -> Lines:
     size, scale = np.array([columns, rows]), np.array([width / columns, height / rows])
     found = []
     for number, place in enumerate(ndimage.find_objects(labels), start=1):
-        core = enclose(labels[place] == number, place[1].start, place[0].start)
+        mask = labels[place] == number
+        core = enclose(mask, place[1].start, place[0].start)
         if min(core.length, core.height) < LEAST_SIDE:
             continue
         line = core.grown(UNCLIP * core.length * core.height / (2 * (core.length + core.height)))
@@ -91,7 +93,7 @@ def find_lines(probabilities: np.ndarray, width: int, height: int) -> Lines:
         found.append(
             (
                 *np.clip((*corners.min(axis=0), *corners.max(axis=0)), 0, 1),
-                _mean(probabilities, core),
+                probabilities[place][mask].mean(dtype=np.float64),
                 max(sides),
                 min(sides),
                 line.length * line.height / (columns * rows),
@@ -128,15 +130,3 @@ def enclose(mask: np.ndarray, left: int = 0, top: int = 0) -> Rectangle:
     middles = [(place[:, best].min() + place[:, best].max()) / 2 for place in places]
     centre = middles[0] * along[best] + middles[1] * across[best]
     return Rectangle(centre, along[best], across[best], float(lengths[best]), float(heights[best]))
-
-
-def _mean(probabilities: np.ndarray, core: Rectangle) -> float:
-    """Mean over the pixels whose centres lie in the rectangle: a ragged patch fills less of it than a line of text."""
-    corners = core.corners()
-    left, top = np.maximum(np.floor(corners.min(axis=0)), 0).astype(int)
-    right, bottom = np.ceil(corners.max(axis=0)).astype(int)
-    part = probabilities[top:bottom, left:right]
-    offsets = np.stack(np.meshgrid(np.arange(part.shape[1]), np.arange(part.shape[0])), axis=-1) + 0.5
-    offsets = offsets + np.array([left, top]) - core.centre  # (rows, columns, 2)
-    inside = (abs(offsets @ core.along) <= core.length / 2) & (abs(offsets @ core.across) <= core.height / 2)
-    return float(part[inside].mean(dtype=np.float64))
