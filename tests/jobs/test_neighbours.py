@@ -75,7 +75,7 @@ def test_planted_duplicates_are_found_by_hash(config, rendered, tmp_path):
     found = rows(tmp_path / "out-store", "neighbours", rendered / "pool" / "truth.parquet")
     groups, alone = by_group(found, "distance", "group")
     near = sum(row["distance"] <= 7 for members in groups.values() for row in members)
-    assert near >= 0.75 * sum(len(members) - 1 for members in groups.values()) >= 3
+    assert near >= 0.6 * sum(len(members) - 1 for members in groups.values()) >= 3
     assert all(any(row["distance"] > 7 for row in members) for members in groups.values())
     assert sum(row["distance"] <= 7 for row in alone if row["kind"] == "clean") == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
