@@ -168,9 +168,10 @@ def main() -> None:
     options = parser.parse_args()
     before = machine()
     scorer, photos = OnnxDetector(weights=str(options.weights)), read_photos(options.photos)
-    began = time.perf_counter()
+    detect(scorer, photos[:1])  # imports
+    began = time.process_time()
     rows = detect(scorer, photos)
-    each = (time.perf_counter() - began) / len(photos) * 1000
+    each = (time.process_time() - began) / len(photos) * 1000
     figures = {
         "photos": len(photos),
         "annotated": sum(one.objects is not None for one in photos),
@@ -178,12 +179,12 @@ def main() -> None:
         "objects_per_photo": round(float(np.mean([len(row["boxes"]) for row in rows])), 1),
         "captions_that_name_something": round(float(np.mean([bool(row["caption_phrases"]) for row in rows])), 3),
         "own_photo_auc": round(tell_apart(scorer, photos, 0.25), 3),
-        "milliseconds_per_photo": round(each, 1),
+        "cpu_milliseconds_per_photo": round(each, 1),
     }
     finish(
         figures,
         f"mAP50 {figures['map50']:.3f} on {figures['annotated']} photos; the share of a caption's objects that are "
-        f"seen tells its own photo from another with AUC {figures['own_photo_auc']:.3f}; {each:.0f} ms a photo.",
+        f"seen tells its own photo from another with AUC {figures['own_photo_auc']:.3f}; {each:.0f} CPU-ms a photo.",
         before,
     )
 
