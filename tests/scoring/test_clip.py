@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -10,12 +11,20 @@ import pytest
 import torch
 from PIL import Image
 
+from chaffinch.pipeline import batches
+from chaffinch.pipeline.batches import LoadedScorer
+from chaffinch.pipeline.feeds import Wanted
+from chaffinch.pipeline.samples import index_shard
+from chaffinch.pipeline.score import measure as measure_shard
+from chaffinch.pipeline.store import table_folder
 from chaffinch.scoring.clip import Clip
 from chaffinch.scoring.clips import from_open_clip
 from chaffinch.scoring.clips.model import Model
+from chaffinch.scoring.images import decode
 from chaffinch.scoring.scorer import Batch, SampleError, fingerprint
 
 TINY = "ViT-S-32-alt"
+MATCHER = Path(__file__).resolve().parents[2] / "jobs" / "demo" / "matcher.pt"
 CAPTIONS = ["a dog on the beach", "Zwei Kinder", "word " * 200, "IMG_01.jpg", "&amp; a  cat"]
 
 
@@ -128,6 +137,62 @@ def test_columns_and_checks_need_no_torch(checkpoint):
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == str(pa.list_(pa.float16(), 768))
+
+
+def together(shard, scorers) -> dict:
+    """The tables of several scorers from one pass over a shard, by their names."""
+    ready = [
+        LoadedScorer(Wanted(name, table_folder(name, scorer, "cpu"), scorer), scorer.load("cpu"))
+        for name, scorer in scorers.items()
+    ]
+    tables = measure_shard(shard.path, index_shard(shard), ready, 4)
+    return {one.wanted.name: tables[one.folder] for one in ready}
+
+
+@pytest.fixture
+def several(checkpoint, tmp_path) -> dict[str, Clip]:
+    """CLIPs with weights, preprocessing and ways of decoding of their own."""
+    torch.manual_seed(1)
+    other = tmp_path / "other.pt"
+    torch.save(open_clip.create_model(TINY).state_dict(), other)
+    return {
+        "first": Clip(TINY, str(checkpoint), embeddings=True),
+        "second": Clip(TINY, str(other)),
+        "small": Clip("chaffinch-tiny", str(MATCHER)),
+        "fast": Clip("chaffinch-tiny", str(MATCHER), fast=True),
+    }
+
+
+@pytest.fixture
+def large(tmp_path, write_shard, sample, picture):
+    """Six samples large enough for drafts, the third of which cannot be decoded."""
+    members = [member for number in range(6) for member in sample(f"{number:02d}", number)]
+    photos = [picture(number, (400 + number, 500)) for number in range(6)]
+    photos[2] = photos[2][:3_000]
+    whole = [(name, photos[int(name[:2])] if name.endswith(".jpg") else content) for name, content in members]
+    return write_shard(tmp_path / "large" / "s.tar", whole)
+
+
+def test_several_together_measure_what_each_measures_alone(several, large):
+    tables = together(large, several)
+    for name, scorer in several.items():
+        alone = together(large, {name: scorer})[name]
+        assert alone.column_names == tables[name].column_names
+        for column in alone.column_names:
+            assert alone[column].to_pylist() == tables[name][column].to_pylist(), (name, column)
+        assert tables[name]["reject"].to_pylist()[2].startswith("picture cannot be decoded")
+    similarities = {name: tables[name]["similarity"].drop_null().to_numpy() for name in several}
+    assert np.abs(similarities["first"] - similarities["second"]).max() > 1e-3
+    assert 0 < np.abs(similarities["small"] - similarities["fast"]).max() < 0.1
+
+
+def test_they_share_one_decode_except_for_the_fast_path(several, large, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(batches, "decode", lambda file: decoded.append(file) or decode(file))
+    together(large, several)
+    assert len(decoded) == len(set(decoded)) == 6
+    together(large, {"fast": several["fast"]})
+    assert len(decoded) == 6
 
 
 @pytest.mark.parametrize(
