@@ -1,0 +1,1 @@
+"""What the detector is made of: checkpoints, canvases, phrases, the families of models, and the objects they find."""
