@@ -80,9 +80,9 @@ class EmitBlock:
         bounds = np.concatenate([[0], np.cumsum(block.sizes)])
         outputs = {}
         for number, (low, high) in enumerate(itertools.pairwise(bounds)):
-            chosen = rows[low:high][present[rows[low:high]]]
-            content = "".join(kept[owner].content for owner in np.unique(owners[chosen]))
-            outputs[SHARD_FORMAT.format(block.first + number)] = _Output(table, chosen, content)
+            placed = rows[low:high]
+            content = "".join(kept[owner].content for owner in np.unique(owners[placed[present[placed]]]))
+            outputs[SHARD_FORMAT.format(block.first + number)] = _Output(table, placed, present[placed], content)
         stale = {name: one for name, one in outputs.items() if len(one.rows) and not self._is_there(name, one)}
         if stale:
             files.remove(self._path(_META))
@@ -105,7 +105,7 @@ class EmitBlock:
             name: the shard.
             nothing: no rows of what would lie beside it.
         """
-        one = _Output(nothing, np.zeros(0, np.int64), "")
+        one = _Output(nothing, np.zeros(0, np.int64), np.zeros(0, bool), "")
         if not self._is_there(name, one):
             files.remove(self._path(_META))
             with SampleBytes([]) as samples:
@@ -154,13 +154,10 @@ class EmitBlock:
     def _write(self, name: str, one: "_Output", samples: SampleBytes | Spool) -> None:
         statistics = self._path(name.replace(".tar", "_stats.json"))
         files.remove(statistics)
-        chosen = one.chosen
-        columns = {column: chosen[column].to_pylist() for column in ("uid", "key", "members", "offsets", "sizes")}
-        taken: set[str] = set()
-        keys = []
+        chosen, keys = one.chosen, []
+        spans = (chosen[column].to_pylist() for column in ("offsets", "sizes"))
         with files.writing(self._path(name)) as file:
-            for row, uid, key, members, offsets, sizes in zip(one.rows.tolist(), *columns.values(), strict=True):
-                key, names = output_names(key, uid, members, taken)
+            for row, (key, names), offsets, sizes in zip(one.rows.tolist(), one.names(), *spans, strict=True):
                 keys.append(key)
                 data = samples.read(row, offsets[0], offsets[-1] + sizes[-1])
                 blocks: list[bytes | memoryview] = []
@@ -178,17 +175,30 @@ class EmitBlock:
 class _Output:
     """What an output shard is to hold."""
 
-    def __init__(self, table: pa.Table, rows: np.ndarray, content: str) -> None:
+    def __init__(self, table: pa.Table, placed: np.ndarray, present: np.ndarray, content: str) -> None:
         """Chooses its samples.
 
         Args:
             table: what `Kept` has, of all samples of the block.
-            rows: (n,) which of them, in order.
+            placed: (p,) which of them have a place in it, in order.
+            present: (p,) bool, which of those it holds; the others were taken down.
             content: digests of the input shards they lie in.
         """
-        self.rows = rows
-        self.chosen = table.take(pa.array(rows))
-        self.digest = _digest(self.chosen, content)
+        self.rows = placed[present]
+        self.chosen = table.take(pa.array(self.rows))
+        self._named, self._present = self.chosen, present
+        absent: list[str] = []
+        if not present.all():
+            self._named = table.select(["key", "uid", "members"]).take(pa.array(placed))
+            absent = self._named["key"].filter(pa.array(~present)).to_pylist()
+        self.digest = _digest(self.chosen, "".join([content, *absent]))
+
+    def names(self) -> list[tuple[str, list[str]]]:
+        """The key and the members' names of each sample: what they were with those that were taken down among them."""
+        keys, uids, members = (self._named[column].to_pylist() for column in ("key", "uid", "members"))
+        taken: set[str] = set()
+        found = [output_names(key, uid, names, taken) for key, uid, names in zip(keys, uids, members, strict=True)]
+        return [named for named, present in zip(found, self._present.tolist(), strict=True) if present]
 
 
 def _joined(tables: Sequence[pa.Table]) -> pa.Table:
