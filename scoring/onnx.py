@@ -83,20 +83,6 @@ class Session:
         """
         return [np.asarray(one) for one in self.session.run(None if outputs is None else list(outputs), dict(inputs))]
 
-    def run_each(
-        self, inputs: Sequence[Mapping[str, np.ndarray]], outputs: Sequence[str] | None = None
-    ) -> list[list[np.ndarray]]:
-        """Runs the model once for each sample, several at a time: no number depends on the other samples.
-
-        Args:
-            inputs: (n,) inputs of one run each.
-            outputs: as for `run`.
-
-        Returns:
-            (n,) outputs of one run each, in the order of the inputs.
-        """
-        return self.map(lambda one: self.run(one, outputs), inputs)
-
     def map(self, work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
         """Does work that runs the model, several items at a time; large inputs and outputs may live in it alone.
 

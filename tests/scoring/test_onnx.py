@@ -59,12 +59,12 @@ def test_a_moved_file_has_the_same_digest(tmp_path, small):
 def test_runs_come_back_in_order_and_do_not_know_of_each_other(small, threads):
     session = open_session(small, "cpu", threads=threads)
     inputs = [{"x": np.full((1, 4), value, np.float32)} for value in range(20)]
-    together = session.run_each(inputs)
+    together = session.map(session.run, inputs)
     assert [len(outputs) for outputs in together] == [1] * 20
     for value, ((output,), one) in enumerate(zip(together, inputs, strict=True)):
         np.testing.assert_array_equal(output, np.full((1, 4), 3 * value, np.float32))
         np.testing.assert_array_equal(output, session.run(one)[0])
-    assert session.run_each([]) == []
+    assert session.map(session.run, []) == []
 
 
 def test_tensors_inside_the_graph_can_become_outputs(small):
