@@ -9,6 +9,7 @@ import os
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,14 @@ def _digests(folder: Path) -> dict[str, str]:
     }
 
 
+def _load_module(path: Path) -> ModuleType:
+    """A module by its file: pytest's importlib mode puts no folder on the path."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="session")
 def make_tar() -> Callable[..., bytes]:
     """(members, form) -> the bytes of an archive."""
@@ -153,10 +162,7 @@ def digests() -> Callable[[Path], dict[str, str]]:
 @pytest.fixture(scope="session")
 def small_detector(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """(family) -> the folder of a small zero-shot detector with random weights; the benchmarks' own."""
-    path = Path(__file__).parents[1] / "benchmarks" / "small_detectors.py"
-    spec = importlib.util.spec_from_file_location("small_detectors", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = _load_module(Path(__file__).parents[1] / "benchmarks" / "small_detectors.py")
 
     @functools.cache
     def write(family: str) -> Path:
@@ -168,13 +174,16 @@ def small_detector(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 @pytest.fixture(scope="session")
 def colour_detector(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """(side, trunk, spoil) -> the .onnx file of a light detector of red and blue."""
-    path = Path(__file__).with_name("light_detector.py")
-    spec = importlib.util.spec_from_file_location("light_detector", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = _load_module(Path(__file__).with_name("light_detector.py"))
 
     @functools.cache
     def write(**settings: Any) -> Path:
         return module.write_detector(tmp_path_factory.mktemp("light") / "colours.onnx", **settings)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def slow_detector() -> ModuleType:
+    """What zero-shot detectors find by transformers' own processing, one picture at a time."""
+    return _load_module(Path(__file__).with_name("slow_detector.py"))

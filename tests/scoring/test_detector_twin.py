@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from chaffinch.scoring.detecting.phrases import find_phrases, normalise
 from chaffinch.scoring.detector import Detector
@@ -23,15 +22,9 @@ CAPTIONS = [
 
 
 @pytest.fixture(scope="module")
-def twin(small_detector):
+def twin(small_detector, slow_detector):
     """(family) -> transformers' own model and processor."""
-
-    def load(family):
-        folder = small_detector(family)
-        network = AutoModelForZeroShotObjectDetection.from_pretrained(folder).eval()
-        return network, AutoProcessor.from_pretrained(folder)
-
-    return load
+    return lambda family: slow_detector.load(small_detector(family))
 
 
 @pytest.fixture(scope="module")
@@ -47,114 +40,68 @@ def measure(scorer, model, pairs):
     return [{name: values[row].as_py() for name, values in columns.items()} for row in range(len(pairs))]
 
 
-def seen_by_transformers(family, twin, pairs, texts, floor, pads=None):
-    """Objects one picture at a time: (confidence, box as clipped shares, phrase), the surest first."""
-    network, processor = twin
-    found = []
-    for row, ((_, picture), text) in enumerate(zip(pairs, texts, strict=True)):
-        options = {}
-        if pads is not None and pads[row] is not None:
-            options = {"images_kwargs": {"pad_size": dict(zip(("height", "width"), pads[row], strict=True))}}
-        inputs = processor(images=picture, text=text, return_tensors="pt", **options)
-        with torch.no_grad():
-            outputs = network(**inputs)
-        sizes = [(picture.height, picture.width)]
-        if family in GROUNDING:
-            (result,) = processor.post_process_grounded_object_detection(
-                outputs, inputs.input_ids, threshold=floor, text_threshold=0.25, target_sizes=sizes
-            )
-        else:
-            (result,) = processor.post_process_grounded_object_detection(
-                outputs, threshold=floor, target_sizes=sizes, text_labels=[text]
-            )
-        shares = result["boxes"] / torch.tensor([picture.width, picture.height] * 2)
-        objects = zip(result["scores"].tolist(), shares.clamp(0, 1).tolist(), result["text_labels"], strict=True)
-        found.append(sorted(objects, key=lambda one: -one[0]))
-    return found
-
-
-def assert_same(measured, expected, tolerance=TOLERANCE):
-    """The same objects in the same order, where confidences further apart than the tolerance make an order."""
-    assert len(measured["boxes"]) == len(expected)
-    confidences = np.array(measured["confidences"])
-    assert (np.diff(confidences) <= 0).all()
-    np.testing.assert_allclose(confidences, [one[0] for one in expected], rtol=0, atol=tolerance)
-    left = list(zip(measured["confidences"], measured["boxes"], measured["phrases"], strict=True))
-    for confidence, box, phrase in expected:
-        match = next(
-            (
-                one
-                for one in left
-                if abs(one[0] - confidence) <= tolerance
-                and np.abs(np.subtract(one[1], box)).max() <= tolerance
-                and one[2] == phrase
-            ),
-            None,
-        )
-        assert match is not None, (confidence, box, phrase, left)
-        left.remove(match)
-
-
 def canvas_of(scorer, model, picture):
     return model.canvases.find(scorer.prepare(picture, model))
 
 
 @pytest.mark.parametrize("family", GROUNDING)
-def test_captions_are_grounded_as_transformers_does(family, small_detector, twin, captioned):
+def test_captions_are_grounded_as_transformers_does(family, small_detector, slow_detector, twin, captioned):
     scorer = Detector(str(small_detector(family)), floor=0.1)
     model = scorer.load("cpu")
     rows = measure(scorer, model, captioned)
     texts = [normalise(caption).rstrip(" .") + "." for caption, _ in captioned]
     pads = [canvas_of(scorer, model, picture) for _, picture in captioned]
     assert len(set(pads)) > 4
-    expected = seen_by_transformers(family, twin(family), captioned, texts, 0.1, pads)
+    expected = slow_detector.look(family, twin(family), captioned, texts, 0.1, pads)
     for row, objects in zip(rows, expected, strict=True):
-        assert_same(row, objects)
+        slow_detector.assert_same(row, objects)
     assert len({phrase for row in rows for phrase in row["phrases"]}) > 3  # or any order would do
     assert np.ptp([box for row in rows for box in row["boxes"]]) > 0.5
 
 
 @pytest.mark.parametrize("family", GROUNDING)
-def test_a_picture_that_fills_its_canvas_is_seen_as_by_transformers_alone(family, small_detector, twin, photos):
+def test_a_picture_that_fills_its_canvas_is_seen_as_by_transformers_alone(
+    family, small_detector, slow_detector, twin, photos
+):
     scorer = Detector(str(small_detector(family)), floor=0.1)
     model = scorer.load("cpu")
     pairs = list(zip(CAPTIONS, [photos[0], photos[1], photos[4]], strict=False))
     assert all(canvas_of(scorer, model, photo) == (96, 96 * photo.width // photo.height) for _, photo in pairs)
     texts = [normalise(caption).rstrip(" .") + "." for caption, _ in pairs]
-    expected = seen_by_transformers(family, twin(family), pairs, texts, 0.1)
+    expected = slow_detector.look(family, twin(family), pairs, texts, 0.1)
     for row, objects in zip(measure(scorer, model, pairs), expected, strict=True):
-        assert_same(row, objects)
+        slow_detector.assert_same(row, objects)
 
 
 @pytest.mark.parametrize("family", QUERIES)
-def test_phrases_are_found_as_transformers_does(family, small_detector, twin, captioned):
+def test_phrases_are_found_as_transformers_does(family, small_detector, slow_detector, twin, captioned):
     scorer = Detector(str(small_detector(family)), floor=0.1)
     model = scorer.load("cpu")
     rows = measure(scorer, model, captioned)
     texts = [[phrase.text for phrase in find_phrases(normalise(caption))] for caption, _ in captioned]
     assert [row["caption_phrases"] for row in rows] == texts
-    expected = seen_by_transformers(family, twin(family), captioned, texts, 0.1)
+    expected = slow_detector.look(family, twin(family), captioned, texts, 0.1)
     for row, objects in zip(rows, expected, strict=True):
-        assert_same(row, objects)
+        slow_detector.assert_same(row, objects)
     assert len({phrase for row in rows for phrase in row["phrases"]}) > 3
     assert np.ptp([box for row in rows for box in row["boxes"]]) > 0.5
 
 
 @pytest.mark.parametrize("family", [*GROUNDING, *QUERIES])
-def test_a_vocabulary_is_looked_for_as_transformers_does(family, small_detector, twin, captioned):
+def test_a_vocabulary_is_looked_for_as_transformers_does(family, small_detector, slow_detector, twin, captioned):
     vocabulary = ("dog", "red ball", "man", "blue car", "tree")
     scorer = Detector(str(small_detector(family)), prompt=vocabulary, floor=0.1)
     model = scorer.load("cpu")
     measure(scorer, model, captioned[:1])  # the text side is remembered from here on
     rows = measure(scorer, model, captioned)
     pads = [canvas_of(scorer, model, picture) for _, picture in captioned] if family in GROUNDING else None
-    expected = seen_by_transformers(family, twin(family), captioned, [list(vocabulary)] * len(captioned), 0.1, pads)
+    expected = slow_detector.look(family, twin(family), captioned, [list(vocabulary)] * len(captioned), 0.1, pads)
     for row, objects in zip(rows, expected, strict=True):
         assert set(row["phrases"]) <= set(vocabulary)
         if family in GROUNDING:  # transformers names the tokens, Chaffinch the entry that has the surest of them
             objects = [(confidence, box, None) for confidence, box, _ in objects]
             row = row | {"phrases": [None] * len(row["boxes"])}
-        assert_same(row, objects)
+        slow_detector.assert_same(row, objects)
     assert len({phrase for row in rows for phrase in row["phrases"]}) > 1
 
 
@@ -177,7 +124,7 @@ def test_of_a_vocabulary_the_caption_may_mention_some(family, small_detector, ph
 
 
 @pytest.mark.parametrize("family", GROUNDING)
-def test_an_entry_of_the_vocabulary_is_named_by_its_surest_token(family, small_detector, twin, photos):
+def test_an_entry_of_the_vocabulary_is_named_by_its_surest_token(family, small_detector, slow_detector, twin, photos):
     vocabulary = ("dog", "red ball", "blue car")
     scorer = Detector(str(small_detector(family)), prompt=vocabulary, floor=0.1)
     row = measure(scorer, scorer.load("cpu"), [("", photos[0])])[0]
@@ -197,7 +144,7 @@ def test_an_entry_of_the_vocabulary_is_named_by_its_surest_token(family, small_d
 
 
 @pytest.mark.parametrize("family", [*GROUNDING, *QUERIES])
-def test_a_phrase_is_as_sure_as_the_best_box_for_it(family, small_detector, twin, photos):
+def test_a_phrase_is_as_sure_as_the_best_box_for_it(family, small_detector, slow_detector, twin, photos):
     caption = "a brown dog and a small ball, a brown dog"
     scorer = Detector(str(small_detector(family)), max_objects=3, floor=0.3, text_threshold=0.6)
     row = measure(scorer, scorer.load("cpu"), [(caption, photos[0])])[0]
