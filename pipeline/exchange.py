@@ -18,10 +18,11 @@ _COUNT = np.dtype("<i8")
 
 @dataclass(frozen=True)
 class Group:
-    """Cells that are worked on together: `first` to `last`, the last not included."""
+    """Cells that are worked on together: `first` to `last`, the last not included; and how many records they hold."""
 
     first: int
     last: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,18 @@ class Exchange:
         Returns:
             (m,) records in the order of the shards; (m,) int64 their cells; and (s,) int64 how many each shard sent.
         """
-        parts, cells, sizes = [], [], []
-        for shard in self.shards:
+        records, cells = np.zeros(group.size, record), np.zeros(group.size, np.int64)
+        sizes, start = np.zeros(len(self.shards), np.int64), 0
+        for number, shard in enumerate(self.shards):
             with files.open_binary(self._sent(shard)) as file:
                 offsets = _read(file, group.first * _COUNT.itemsize, group.last - group.first + 1, _COUNT)
-                start = (count + 1) * _COUNT.itemsize + int(offsets[0]) * record.itemsize
-                parts.append(_read(file, start, int(offsets[-1] - offsets[0]), record))
-            cells.append(np.repeat(np.arange(group.first, group.last), np.diff(offsets)))
-            sizes.append(len(parts[-1]))
-        return np.concatenate(parts), np.concatenate(cells), np.array(sizes)
+                place = (count + 1) * _COUNT.itemsize + int(offsets[0]) * record.itemsize
+                sizes[number] = offsets[-1] - offsets[0]
+                part = slice(start, start + int(sizes[number]))
+                records[part] = _read(file, place, int(sizes[number]), record)
+            cells[part] = np.repeat(np.arange(group.first, group.last), np.diff(offsets))
+            start = part.stop
+        return records, cells, sizes
 
     def is_answered(self, group: Group) -> bool:
         """Whether a group's results are there."""
@@ -146,10 +150,10 @@ def group_cells(sizes: np.ndarray, most: int) -> list[Group]:
     first, held = 0, 0
     for cell, size in enumerate(sizes.tolist()):
         if cell > first and held + size > most:
-            groups.append(Group(first, cell))
+            groups.append(Group(first, cell, held))
             first, held = cell, 0
         held += size
-    return [*groups, Group(first, len(sizes))] if len(sizes) else []
+    return [*groups, Group(first, len(sizes), held)] if len(sizes) else []
 
 
 def _read(file: BinaryIO, place: int, count: int, kind: np.dtype[Any]) -> np.ndarray:

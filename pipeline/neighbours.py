@@ -29,6 +29,7 @@ from chaffinch.scoring.neighbours import Neighbours
 
 BYTES_PER_GROUP = 1 << 28
 """What one worker reads of all shards at once, unless a single cell is larger."""
+_GROUPS_PER_WORKER = 4
 
 
 def score_pool(
@@ -85,7 +86,9 @@ def score_pool(
         spent.merge(count("Train clusters", [k], TrainClusters(work, reference)))
     sent: Sent = count("Send to cells", parts, SendToCells(work))
     # Of a copy: what is handed to workers is not to hold the clusters, which they read themselves.
-    groups = group_cells(sent.sizes, max(1, bytes_per_group // replace(work).record.itemsize))
+    most = bytes_per_group // replace(work).record.itemsize
+    fair = int(sent.sizes.sum()) // (_GROUPS_PER_WORKER * engine.workers)
+    groups = group_cells(sent.sizes, max(1, min(most, fair)))
     spent.merge(sent.spent)
     spent.merge(count("Compare in cells", groups, CompareInCells(work)))
     spent.merge(count("Write neighbours", parts, WriteNeighbours(work, tuple(groups), among)))

@@ -58,6 +58,7 @@ def test_groups_hold_all_cells_in_order_and_not_too_much(sizes, most):
     assert [cell for group in groups for cell in range(group.first, group.last)] == list(range(len(sizes)))
     for group in groups:
         held = sizes[group.first : group.last]
+        assert group.size == sum(held)
         assert sum(held) <= most or len(held) == 1
     for one, other in itertools.pairwise(groups):
         assert sum(sizes[one.first : one.last]) + sizes[other.first] > most
@@ -72,4 +73,4 @@ def test_a_file_that_was_cut_is_noticed(tmp_path):
         exchange.owners("a", 2, RECORD)
     path.write_bytes(path.read_bytes()[:26])
     with pytest.raises(OSError, match="shorter than when it was written"):
-        exchange.receive(Group(0, 2), 2, RECORD)
+        exchange.receive(Group(0, 2, 2), 2, RECORD)
