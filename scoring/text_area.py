@@ -75,7 +75,7 @@ class TextArea(Scorer):
         listed; only those from `confidence` on count in the numbers above.
     phrases: k times "text".
 
-    Pictures are scaled to `side` and then a little more, to multiples of 32 pixels, each for itself, so that no number
+    Pictures are scaled to `side`, rounded to multiples of 32 pixels, each picture for itself, so that no number
     depends on the other samples of a batch. Letters must be some 2.5% of the longer side high to be found.
 
     Attributes:
