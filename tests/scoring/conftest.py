@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -112,6 +114,16 @@ def face_detector(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def captioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Embeddings of three numbers, as of mean colours, and captions."""
+    path = tmp_path_factory.mktemp("captioned") / "pictures.parquet"
+    vectors = [[9.0, 1.0, 1.0], [1.0, 9.0, 1.0], [5.0, 4.0, 5.0], [4.0, 5.0, 5.0]]
+    captions = ["a dog on a red sofa", "a brown dog runs along the grass", "a grey beach", "a ball and a dog"]
+    pq.write_table(pa.table({"image_embedding": vectors, "caption": captions}), path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ import chaffinch.scoring
 from chaffinch.scoring.scorer import Batch, Scorer, fingerprint
 
 # Settings to try a kind with, where some have no default; {checkpoint} stands for a small model's file of weights,
-# {corpus} for one of captions, {colour_detector} for a light detector's, {text_detector} and {face_detector} likewise,
-# {zero_shot_detector} for a small zero-shot detector's folder.
+# {corpus} for one of captions, {captioned} for one of captioned pictures, {colour_detector} for a light detector's,
+# {text_detector} and {face_detector} likewise, {zero_shot_detector} for a small zero-shot detector's folder.
 SETTINGS: dict[str, dict] = {
     "caption_words": {"words": str(Path(__file__).parents[2] / "examples" / "nouns.txt")},
     "clip": {"model": "ViT-S-32-alt", "pretrained": "{checkpoint}", "embeddings": True},
@@ -24,6 +24,12 @@ SETTINGS: dict[str, dict] = {
     "faces": {"weights": "{face_detector}", "confidence": 0.5},
     "text_area": {"weights": "{text_detector}"},
     "neighbours": {"embedding": "clip.image_embedding"},
+    "neighbour_captions": {
+        "embedding": "clip.image_embedding",
+        "reference": "{captioned}",
+        "captions_key": "caption",
+        "neighbours": 2,
+    },
     "perplexity": {"corpus": "{corpus}"},
 }
 
@@ -57,7 +63,9 @@ def find_scorers() -> list[type[Scorer]]:
 
 
 @pytest.fixture(scope="module", params=find_scorers(), ids=lambda kind: kind.__name__)
-def scorer(request, checkpoint, corpus, colour_detector, text_detector, face_detector, small_detector) -> Scorer:
+def scorer(
+    request, checkpoint, corpus, captioned, colour_detector, text_detector, face_detector, small_detector
+) -> Scorer:
     kind = request.param.__module__.rpartition(".")[2]
     required = [field.name for field in dataclasses.fields(request.param) if field.default is dataclasses.MISSING]
     settings = SETTINGS.get(kind, {})
@@ -65,6 +73,7 @@ def scorer(request, checkpoint, corpus, colour_detector, text_detector, face_det
     files = {
         "checkpoint": checkpoint,
         "corpus": corpus,
+        "captioned": captioned,
         "colour_detector": colour_detector(),
         "text_detector": text_detector(),
         "face_detector": face_detector(),
@@ -85,7 +94,17 @@ def model(scorer):
 def measure(scorer: Scorer, model, captions, pictures) -> dict:
     prepared = [scorer.prepare(picture, model) for picture in pictures] if scorer.reads_pictures else []
     uids = [f"{index:032x}" for index in range(len(captions))]
-    return dict(scorer.score(Batch(uids, captions, prepared), model))
+    columns = {name: column_read(name, captions, pictures) for name in scorer.reads}
+    return dict(scorer.score(Batch(uids, captions, prepared, columns), model))
+
+
+def column_read(name: str, captions, pictures) -> pa.Array:
+    """What another scorer would have measured; mean colours do for an embedding."""
+    if name == "captions.text":
+        return pa.array(captions, pa.string())
+    assert name == "clip.image_embedding"
+    colours = [np.asarray(picture).mean(axis=(0, 1)) for picture in pictures]
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.array(colours, np.float16).ravel()), 3)
 
 
 def arrow(values, kind: pa.DataType) -> pa.Array:
