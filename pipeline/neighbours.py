@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from chaffinch.pipeline import files
+from chaffinch.pipeline.batches import THREADS
 from chaffinch.pipeline.cell_work import Work
 from chaffinch.pipeline.clustering import SAMPLES_PER_CLUSTER, CountSamples, DrawSample, TrainClusters
 from chaffinch.pipeline.comparing import CompareInCells, SendToCells, Sent, WriteNeighbours
@@ -68,7 +69,7 @@ def score_pool(
     exchange = Exchange(
         files.join(_exchanges(store.root), f"{wanted.folder}-{among}"), [shard.name for shard in pool.shards]
     )
-    search = Search(device, max(1, (os.cpu_count() or 1) // engine.workers))
+    search = Search(device, max(1, THREADS // engine.workers))
     work = Work(wanted.name, wanted.folder, scorer, wanted.gate, pool.source, exchange, search)
     work.reference_set()
     work.evaluation_set()  # what is wrong with either is better seen now

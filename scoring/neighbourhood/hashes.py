@@ -72,9 +72,10 @@ def distance_in_cell(hashes: np.ndarray, cell: int, radius: int, search: Search)
     values = band_values(hashes, bands(radius)[cell // CELLS_PER_BAND])
     nearest = np.full(len(hashes), NONE_NEAR, np.uint8)
     order = np.argsort(values, kind="stable")
-    for members in np.split(order, np.flatnonzero(np.diff(values[order])) + 1):
-        if len(members) > 1:
-            nearest[members] = distance_to_preceding(hashes[members], search)
+    ends = np.concatenate([[0], np.flatnonzero(np.diff(values[order])) + 1, [len(order)]])
+    for group in np.flatnonzero(np.diff(ends) > 1):  # wide bands leave most hashes alone
+        members = order[ends[group] : ends[group + 1]]
+        nearest[members] = distance_to_preceding(hashes[members], search)
     return np.where(nearest <= radius, nearest, np.uint8(NONE_NEAR))
 
 

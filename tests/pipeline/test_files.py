@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
@@ -23,6 +24,7 @@ from moto.server import ThreadedMotoServer
 from chaffinch.jobs.demo.pool import write_pool
 from chaffinch.jobs.main import main
 from chaffinch.pipeline import files
+from chaffinch.pipeline.exchange import Exchange, Group
 from chaffinch.pipeline.runner import set_up_filesystems
 from chaffinch.pipeline.samples import index_shard
 from chaffinch.pipeline.shards import Shard, find_shards
@@ -236,6 +238,20 @@ class TestObjectStore:
         with pytest.raises(ValueError, match="stop"):
             fail()
         assert not files.exists("s3://bucket/half")
+
+    def test_an_exchange_is_read_in_ranges_and_removed(self, remote):
+        exchange, group = Exchange("s3://bucket/exchange/one", ["a", "b"]), Group(1, 3, 3)
+        for shard, cells in (("a", [2, 0, 1]), ("b", [2])):
+            exchange.send(shard, np.array(cells), 3, np.array(cells, "<u8"), np.arange(len(cells)))
+        records, cells, sizes = exchange.receive(group, 3, np.dtype("<u8"))
+        assert records.tolist() == cells.tolist() == [1, 2, 2]
+        exchange.answer(group, sizes, np.array([0.5, 0.25, 1], np.float32))
+        assert exchange.answers(0, [group]).tolist() == [0.5, 0.25]
+        assert exchange.answers(1, [group]).tolist() == [1]
+        files.write_bytes("s3://bucket/exchange/other", b"stays")
+        files.remove_below("s3://bucket/exchange/one")
+        files.remove_below("s3://bucket/exchange/one")
+        assert remote.content("exchange") == {"other": b"stays"}
 
     def test_shards_and_those_that_cannot_be_read(self, remote, tmp_path, small_pool):
         remote.upload(small_pool(tmp_path / "pool", shards=2), "pool")
