@@ -23,16 +23,19 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, small_detector):
     """Runs an example once, by its name; all share what was measured, as a user's experiments do."""
     store = tmp_path_factory.mktemp("examples") / "store"
+    # In place of weights from the hub, which are not to be had here.
+    weights = {"detector": {"scorers.dino.checkpoint": small_detector("grounding-dino")}}
 
     @functools.cache
     def example(name):
         folder = tmp_path_factory.mktemp(name)
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(ROOT)
-            settings = [f"output={folder}", f"store={store}", "--quiet"]
+            settings = [f"{key}={value}" for key, value in weights.get(name, {}).items()]
+            settings += [f"output={folder}", f"store={store}", "--quiet"]
             assert main(["run", str(ROOT / "examples" / f"{name}.yaml"), *settings]) == 0
         return folder
 
