@@ -31,7 +31,7 @@ class Perplexity(Scorer):
     The model is an interpolated modified Kneser-Ney model of word n-grams, of which `scoring/text/ngrams.py` gives the
     formulas. What it leaves to unknown words is shared out by their spelling: a character 5-gram model of the same
     kind, of the different words of the corpus, so that an unknown word costs less than one of another language, and
-    that less than one in another script. Models are not kept but trained when scoring starts: 18 s of one core, 0.7 GB
+    that less than one in another script. Models are not kept but trained when scoring starts: 15 s of one core, 0.7 GB
     for that time and 60 MB afterwards for 5 million words.
 
     Captions that are in the corpus would look too good, and ranges that lean on a `reference:` would be too narrow
