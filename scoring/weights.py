@@ -6,6 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
+def find(path: str) -> Path:
+    """Finds a file of weights.
+
+    Args:
+        path: what the setting `weights` says.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = Path(path).expanduser()
+    if not path or not found.is_file():
+        raise ValueError(f"weights {path!r} is not a file here: correct the path")
+    return found
+
+
 def digest(path: Path) -> str:
     """Digests a file, once as long as it stays the same.
 

@@ -127,6 +127,17 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A linear head over vectors of three, saved as LAION saves its own."""
+    import torch
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "head.pth"
+    torch.save(torch.nn.Linear(3, 1).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def photos() -> list[Image.Image]:
     """Smooth random colours with shapes on them, of several sizes."""
     generator = np.random.default_rng(3)

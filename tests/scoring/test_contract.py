@@ -15,7 +15,8 @@ from chaffinch.scoring.scorer import Batch, Scorer, fingerprint
 
 # Settings to try a kind with, where some have no default; {checkpoint} stands for a small model's file of weights,
 # {corpus} for one of captions, {captioned} for one of captioned pictures, {colour_detector} for a light detector's,
-# {text_detector} and {face_detector} likewise, {zero_shot_detector} for a small zero-shot detector's folder.
+# {text_detector} and {face_detector} likewise, {zero_shot_detector} for a small zero-shot detector's folder, {head}
+# for a linear head's weights.
 SETTINGS: dict[str, dict] = {
     "caption_words": {"words": str(Path(__file__).parents[2] / "examples" / "nouns.txt")},
     "clip": {"model": "ViT-S-32-alt", "pretrained": "{checkpoint}", "embeddings": True},
@@ -31,6 +32,8 @@ SETTINGS: dict[str, dict] = {
         "neighbours": 2,
     },
     "perplexity": {"corpus": "{corpus}"},
+    "linear_head": {"embedding": "clip.image_embedding", "weights": "{head}"},
+    "prompt_pair": {"embedding": "wide.image_embedding", "model": "ViT-S-32-alt", "pretrained": "{checkpoint}"},
 }
 
 # By how much a number may differ between a sample alone and in a batch; float16 columns are as coarse as 5e-4.
@@ -38,6 +41,8 @@ TOLERANCES: dict[tuple[str, str], float] = {
     ("clip", "similarity"): 1e-5,
     ("clip", "image_embedding"): 5e-4,
     ("clip", "caption_embedding"): 5e-4,
+    ("linear_head", "score"): 1e-6,
+    ("prompt_pair", "probability"): 1e-6,
     ("detector", "boxes"): 1e-5,
     ("detector", "confidences"): 1e-5,
     ("detector", "phrase_confidences"): 1e-5,
@@ -64,7 +69,7 @@ def find_scorers() -> list[type[Scorer]]:
 
 @pytest.fixture(scope="module", params=find_scorers(), ids=lambda kind: kind.__name__)
 def scorer(
-    request, checkpoint, corpus, captioned, colour_detector, text_detector, face_detector, small_detector
+    request, checkpoint, corpus, captioned, colour_detector, text_detector, face_detector, small_detector, head
 ) -> Scorer:
     kind = request.param.__module__.rpartition(".")[2]
     required = [field.name for field in dataclasses.fields(request.param) if field.default is dataclasses.MISSING]
@@ -74,6 +79,7 @@ def scorer(
         "checkpoint": checkpoint,
         "corpus": corpus,
         "captioned": captioned,
+        "head": head,
         "colour_detector": colour_detector(),
         "text_detector": text_detector(),
         "face_detector": face_detector(),
@@ -102,9 +108,11 @@ def column_read(name: str, captions, pictures) -> pa.Array:
     """What another scorer would have measured; mean colours do for an embedding."""
     if name == "captions.text":
         return pa.array(captions, pa.string())
-    assert name == "clip.image_embedding"
+    assert name in ("clip.image_embedding", "wide.image_embedding")
     colours = [np.asarray(picture).mean(axis=(0, 1)) for picture in pictures]
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.array(colours, np.float16).ravel()), 3)
+    width = 3 if name == "clip.image_embedding" else 256
+    rows = np.resize(np.array(colours, np.float16).T, (width, len(pictures))).T  # each colour again and again
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), width)
 
 
 def arrow(values, kind: pa.DataType) -> pa.Array:

@@ -6,11 +6,13 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 import transformers
 
 from chaffinch.scoring.clip import Clip
+from chaffinch.scoring.prompt_pair import PromptPair
 from chaffinch.scoring.scorer import Batch, fingerprint
 
 KINDS = ("clip", "siglip", "siglip2 of fixed size", "siglip2 of any aspect")
@@ -224,3 +226,12 @@ def test_code_in_weights_is_not_run(checkpoints, tmp_path, capsys):
 def test_loading_is_quiet(checkpoints, capfd):
     scorer_of(checkpoints["siglip"]).load("cpu")
     assert capfd.readouterr().err == ""
+
+
+def test_prompt_pairs_ask_the_text_side(checkpoints, models):
+    settings = {"library": "transformers", "good": ("A Dog",), "bad": ("two children",)}
+    scorer = PromptPair("siglip.image_embedding", str(checkpoints["siglip"]), **settings)
+    scorer.check_columns({"siglip.image_embedding": pa.list_(pa.float16(), 32)})
+    good, bad = models["siglip"].embed_captions(["a dog", "two children"]).double().numpy()
+    expected = float(models["siglip"].network.logit_scale.detach().exp()) * (good - bad)
+    np.testing.assert_allclose(scorer.load("cpu"), expected, rtol=1e-5, atol=1e-5)
