@@ -23,11 +23,33 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, small_detector):
+def small_clip(tmp_path_factory):
+    """A small CLIP with random weights whose embeddings are as long as ViT-B-32's: model and pretrained."""
+    import torch
+
+    from chaffinch.scoring.training.architectures import find_architecture
+
+    folder = tmp_path_factory.mktemp("clip")
+    packaged = find_architecture("chaffinch-tiny")
+    for name, content in packaged.published().items():
+        (folder / name).write_bytes(content)
+    description = folder / "open_clip_config.json"
+    published = json.loads(description.read_text())
+    published["model_cfg"]["embed_dim"] = 512
+    description.write_text(json.dumps(published))
+    torch.manual_seed(0)
+    network, _, _ = find_architecture(str(description)).create()
+    torch.save(network.state_dict(), folder / "random.pt")
+    return {"model": description, "pretrained": folder / "random.pt"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, small_detector, small_clip):
     """Runs an example once, by its name; all share what was measured, as a user's experiments do."""
     store = tmp_path_factory.mktemp("examples") / "store"
     # In place of weights from the hub, which are not to be had here.
-    weights = {"detector": {"scorers.dino.checkpoint": small_detector("grounding-dino")}}
+    clip = {f"scorers.{name}.{part}": path for name in ("b32", "photo") for part, path in small_clip.items()}
+    weights = {"detector": {"scorers.dino.checkpoint": small_detector("grounding-dino")}, "clip_only": clip}
 
     @functools.cache
     def example(name):
