@@ -15,7 +15,7 @@ from chaffinch.filters.label_models.label_model import LabelModel
 from chaffinch.filters.ranges import Share, check_ranges, parse_ranges
 from chaffinch.jobs import kinds
 from chaffinch.jobs.documents import Document, Place, read_document
-from chaffinch.jobs.sections import Sections, TrainSettings
+from chaffinch.jobs.sections import Sections, train_settings
 from chaffinch.jobs.validation import make, validate
 from chaffinch.pipeline import files
 from chaffinch.pipeline.metadata import Metadata
@@ -106,8 +106,8 @@ def load_config(path: str, overrides: list[str]) -> Config:
     document = read_document(path, overrides)
     sections: Sections = validate(document, (), TypeAdapter(Sections), document.content)
     if sections.train is not None:
-        make(document, ("train",), TrainSettings, sections.train)
-    scorers = {name: _scorer(document, name, settings) for name, settings in sections.scorers.items()}
+        make(document, ("train",), train_settings(sections.train), sections.train)
+    scorers = {name: make_scorer(document, name, settings) for name, settings in sections.scorers.items()}
     filters = {name: _filter(document, name, settings) for name, settings in sections.filters.items()}
     for column in _columns_read(filters, scorers):
         scorer = column.partition(".")[0]
@@ -143,7 +143,8 @@ def _kind(document: Document, place: Place, kind: str, known: Mapping[str, type[
     return known[kind]
 
 
-def _scorer(document: Document, name: str, settings: dict[str, Any]) -> Scorer:
+def make_scorer(document: Document, name: str, settings: dict[str, Any]) -> Scorer:
+    """Builds and checks one entry of `scorers:`; ConfigError where something is wrong with it."""
     place: Place = ("scorers", name)
     if name in _RESERVED:
         raise document.error(place, f"this name stands for {_RESERVED[name]}; choose another")

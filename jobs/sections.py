@@ -1,10 +1,12 @@
 """The sections of a config and what each may hold, as far as that can be said without knowing any kind."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from chaffinch.scoring.light.recipe import LightRecipe
 from chaffinch.scoring.training.recipe import Recipe
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"
@@ -71,23 +73,43 @@ class EvaluateSection(_Section):
     captions_key: str | None = None
 
 
-@dataclass(frozen=True)
-class TrainSettings(Recipe):
-    """`train:` a recipe; and where its samples come from and its results go, which changes no number.
+@dataclass(frozen=True, kw_only=True)
+class TrainPlaces:
+    """Where a training's samples come from and its results go, which changes no number.
 
     Attributes:
-        input: shards to train on; by default what `emit` wrote, and the config's own input where it has no filters.
+        input: shards to train on; by default what `emit` wrote, and the config's own input where it has no filters. For
+            light heads, which learn from trusted pairs, the config's reference.
         folder: where checkpoints, log and results go; by default <output>/training.
-        evaluate: pairs to try retrieval on, at the end and while training.
-        checkpoint_every: steps after which weights are kept and from which a stopped training goes on.
+        evaluate: pairs to try retrieval on, at the end and while training; light heads are tried at the end alone.
         workers: how many samples to read at a time; by default as many as there are cores.
     """
 
     input: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] | None = None
     folder: Annotated[str, Field(min_length=1)] | None = None
     evaluate: EvaluateSection | None = None
-    checkpoint_every: Annotated[int, Field(ge=1)] = 1000
     workers: Annotated[int, Field(ge=1)] | None = None
+
+
+@dataclass(frozen=True)
+class TrainSettings(TrainPlaces, Recipe):
+    """`train:` for a model of open_clip's: a recipe and places.
+
+    Attributes:
+        checkpoint_every: steps after which weights are kept and from which a stopped training goes on.
+    """
+
+    checkpoint_every: Annotated[int, Field(ge=1)] = 1000
+
+
+@dataclass(frozen=True)
+class LightSettings(TrainPlaces, LightRecipe):
+    """`train:` with `model: light_clip`: a recipe for light heads, and places."""
+
+
+def train_settings(section: Mapping[str, Any]) -> type[TrainSettings] | type[LightSettings]:
+    """Which settings a `train:` section is checked against: its model says so."""
+    return LightSettings if section.get("model") == "light_clip" else TrainSettings
 
 
 class Sections(_Section):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from chaffinch.jobs.console import Console
 from chaffinch.jobs.experiment import JobError
+from chaffinch.jobs.sections import LightSettings, TrainSettings
+from chaffinch.jobs.train_light import train_light
 from chaffinch.jobs.training import ShardSamples, Training, load_training
 from chaffinch.jobs.training_display import Progress, one_line, show_results
 from chaffinch.pipeline import files
@@ -47,7 +49,10 @@ def run_train(config: str, overrides: Sequence[str], console: Console) -> dict[s
         evaluation = None
         if training.settings.evaluate is not None:
             evaluation = stack.enter_context(_open(training, ("train", "evaluate"), console))
-        results = _Run(training, samples, evaluation, console).finish()
+        if isinstance(training.settings, LightSettings):
+            results = train_light(training, samples, evaluation, console)
+        else:
+            results = _Run(training, training.settings, samples, evaluation, console).finish()
     console.result(json.dumps(results) if console.json else show_results(results))
     return results
 
@@ -81,12 +86,17 @@ class _Run:
     """One call of the command: trains from the last checkpoint to the end and writes down what happens."""
 
     def __init__(
-        self, training: Training, samples: ShardSamples, evaluation: ShardSamples | None, console: Console
+        self,
+        training: Training,
+        settings: TrainSettings,
+        samples: ShardSamples,
+        evaluation: ShardSamples | None,
+        console: Console,
     ) -> None:
         # torch takes two seconds to import: what is wrong with a config is told before.
         from chaffinch.scoring.training.trainer import Trainer
 
-        self._training, self._settings = training, training.settings
+        self._training, self._settings = training, settings
         self._samples, self._evaluation = samples, evaluation
         self._console = console
         self._threads = self._settings.workers or THREADS

@@ -12,16 +12,16 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from chaffinch.jobs import kinds
-from chaffinch.jobs.config import list_shards
+from chaffinch.jobs.config import list_shards, make_scorer
 from chaffinch.jobs.documents import Document, Place, read_document
 from chaffinch.jobs.experiment import JobError
-from chaffinch.jobs.sections import Sections, TrainSettings
+from chaffinch.jobs.sections import LightSettings, Sections, TrainSettings, train_settings
 from chaffinch.jobs.validation import make, validate
 from chaffinch.pipeline import files
 from chaffinch.pipeline.archive import split_name
 from chaffinch.pipeline.samples import index_shard
 from chaffinch.pipeline.shards import Shard
-from chaffinch.scoring.scorer import SampleError
+from chaffinch.scoring.scorer import SampleError, Scorer
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Training:
         document: the config as it was written.
         sections: the whole config.
         settings: its `train:` section.
+        features: for light heads, the scorer that measures the features they read.
         shards: to train on.
         place: the setting that named them.
         evaluation: shards to try retrieval on, or none.
@@ -39,10 +40,11 @@ class Training:
 
     document: Document
     sections: Sections
-    settings: TrainSettings
+    settings: TrainSettings | LightSettings
     shards: list[Shard]
     place: Place
     evaluation: list[Shard]
+    features: Scorer | None = None
 
     @property
     def folder(self) -> str:
@@ -70,10 +72,17 @@ def load_training(path: str, overrides: list[str]) -> Training:
     # The pool that was curated may be gone by the time that what was kept is trained on.
     placeholder = {"input": "-"} if "input" not in content else {}
     sections: Sections = validate(document, (), TypeAdapter(Sections), placeholder | content)
-    settings: TrainSettings = make(document, ("train",), TrainSettings, content["train"])
+    settings = make(document, ("train",), train_settings(content["train"]), content["train"])
     place: Place = ("train", "input")
+    features = None
+    if isinstance(settings, LightSettings):
+        features = _features_scorer(document, sections, settings)
     if settings.input is not None:
         inputs: str | list[str] = settings.input
+    elif features is not None:
+        if sections.reference is None:
+            raise document.error(place, "is missing: name trusted pairs to learn from, here or as reference:")
+        inputs, place = sections.reference, ("reference",)
     elif sections.filters or placeholder:
         inputs = files.join(sections.output, "shards")
         if not files.exists(inputs):
@@ -85,7 +94,22 @@ def load_training(path: str, overrides: list[str]) -> Training:
     evaluation: list[Shard] = []
     if settings.evaluate is not None:
         evaluation = list_shards(document, ("train", "evaluate", "input"), settings.evaluate.input)
-    return Training(document, sections, settings, shards, place, evaluation)
+    return Training(document, sections, settings, shards, place, evaluation, features)
+
+
+def _features_scorer(document: Document, sections: Sections, settings: LightSettings) -> Scorer:
+    """The scorer whose features light heads read."""
+    place: Place = ("train", "features")
+    name, _, column = settings.features.partition(".")
+    if name not in sections.scorers:
+        raise document.error(place, f"there is no scorer {name!r}; {kinds.nearest(name, list(sections.scorers))}")
+    scorer = make_scorer(document, name, sections.scorers[name])
+    if column not in scorer.columns:
+        known = kinds.nearest(column, list(scorer.columns))
+        raise document.error(place, f"scorer {name} writes no {column!r}; is it told `features: true`? {known}")
+    if scorer.reads:
+        raise document.error(place, f"{name} reads other columns; the features have to be measured on pictures")
+    return scorer
 
 
 class ShardSamples:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -91,6 +92,13 @@ def recall(
     )
     one, other = ({f"R@{k}": float((misses < k).double().mean()) for k in RANKS} for misses in (to_text, to_image))
     return one, other
+
+
+def recall_of(
+    images: np.ndarray, captions: np.ndarray, owners: np.ndarray
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The same from arrays."""
+    return recall(torch.from_numpy(images), torch.from_numpy(captions), torch.from_numpy(owners))
 
 
 def _similarities(queries: torch.Tensor, found: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:

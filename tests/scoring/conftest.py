@@ -152,3 +152,22 @@ def photos() -> list[Image.Image]:
             )
         photos.append(photo)
     return photos
+
+
+@pytest.fixture(scope="session")
+def light_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Light heads with random weights over six features, and a vocabulary of a few words."""
+    import torch
+
+    from chaffinch.scoring.light.checkpoint import save_checkpoint
+    from chaffinch.scoring.light.heads import Heads, Size
+    from chaffinch.scoring.light.vocabulary import Vocabulary
+
+    vocabulary = Vocabulary(("a", "ball", "boat", "dog", "runs", "the"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        heads = Heads(Size(6, len(vocabulary), 8, 4))
+    path = tmp_path_factory.mktemp("light") / "final.pt"
+    with path.open("wb") as file:
+        save_checkpoint(file, heads, vocabulary)
+    return path

@@ -31,6 +31,7 @@ SETTINGS: dict[str, dict] = {
         "captions_key": "caption",
         "neighbours": 2,
     },
+    "light_clip": {"features": "yolox.features", "weights": "{light_heads}"},
     "perplexity": {"corpus": "{corpus}"},
     "linear_head": {"embedding": "clip.image_embedding", "weights": "{head}"},
     "prompt_pair": {"embedding": "wide.image_embedding", "model": "ViT-S-32-alt", "pretrained": "{checkpoint}"},
@@ -41,12 +42,16 @@ TOLERANCES: dict[tuple[str, str], float] = {
     ("clip", "similarity"): 1e-5,
     ("clip", "image_embedding"): 5e-4,
     ("clip", "caption_embedding"): 5e-4,
+    ("light_clip", "similarity"): 1e-5,
     ("linear_head", "score"): 1e-6,
     ("prompt_pair", "probability"): 1e-6,
     ("detector", "boxes"): 1e-5,
     ("detector", "confidences"): 1e-5,
     ("detector", "phrase_confidences"): 1e-5,
 }
+
+WIDTHS = {"clip.image_embedding": 3, "wide.image_embedding": 256, "yolox.features": 6}
+"""Vectors that scorers read, and how long they are here."""
 
 CAPTIONS = [
     "A brown dog runs along the beach with a ball in its mouth",
@@ -69,7 +74,16 @@ def find_scorers() -> list[type[Scorer]]:
 
 @pytest.fixture(scope="module", params=find_scorers(), ids=lambda kind: kind.__name__)
 def scorer(
-    request, checkpoint, corpus, captioned, colour_detector, text_detector, face_detector, small_detector, head
+    request,
+    checkpoint,
+    corpus,
+    captioned,
+    colour_detector,
+    text_detector,
+    face_detector,
+    small_detector,
+    head,
+    light_heads,
 ) -> Scorer:
     kind = request.param.__module__.rpartition(".")[2]
     required = [field.name for field in dataclasses.fields(request.param) if field.default is dataclasses.MISSING]
@@ -80,6 +94,7 @@ def scorer(
         "corpus": corpus,
         "captioned": captioned,
         "head": head,
+        "light_heads": light_heads,
         "colour_detector": colour_detector(),
         "text_detector": text_detector(),
         "face_detector": face_detector(),
@@ -108,9 +123,9 @@ def column_read(name: str, captions, pictures) -> pa.Array:
     """What another scorer would have measured; mean colours do for an embedding."""
     if name == "captions.text":
         return pa.array(captions, pa.string())
-    assert name in ("clip.image_embedding", "wide.image_embedding")
+    assert name in WIDTHS
     colours = [np.asarray(picture).mean(axis=(0, 1)) for picture in pictures]
-    width = 3 if name == "clip.image_embedding" else 256
+    width = WIDTHS[name]
     rows = np.resize(np.array(colours, np.float16).T, (width, len(pictures))).T  # each colour again and again
     return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), width)
 
