@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
+from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.experiment import Experiment, JobError
 from chaffinch.jobs.side import Side
 from chaffinch.pipeline.feeds import Wanted
 from chaffinch.pipeline.gate import Gate
+from chaffinch.pipeline.measure import MemoryShortage
 from chaffinch.pipeline.neighbours import clear_exchanges, score_pool
 from chaffinch.pipeline.picture_sets import SetError
 from chaffinch.pipeline.score import Spent, score
+from chaffinch.pipeline.workbench import LoadError, check_loading
+from chaffinch.scoring.scorer import Scorer
 
 
 def run_score(experiment: Experiment) -> None:
@@ -18,12 +22,40 @@ def run_score(experiment: Experiment) -> None:
         experiment: what to score.
 
     Raises:
-        JobError: a shard has no tables although nothing failed, or a set of pictures that a setting names is no use.
+        JobError: a scorer cannot be loaded on this machine, or a batch does not fit into its memory; a shard has no
+            tables although nothing failed, or a set of pictures that a setting names is no use.
+        ConfigError: the settings of a scorer do not let it load.
         RangeError: keep and drop of a required filter overlap, seen where a scorer waits for it.
     """
-    with experiment.timed("score") as timing:
-        for side in reversed(experiment.sides):
-            timing[side.label] = _score_side(experiment, side)
+    try:
+        with experiment.timed("score") as timing:
+            _check_loading(experiment)
+            for side in reversed(experiment.sides):
+                timing[side.label] = _score_side(experiment, side)
+    except LoadError as error:
+        raise (ConfigError if error.by_settings else JobError)(f"scorers.{error}") from error
+    except MemoryShortage as error:
+        raise JobError(str(error)) from error
+
+
+def _check_loading(experiment: Experiment) -> None:
+    """Tries whether the scorers that come later can be loaded; those that come first are, before they read a shard."""
+    if not experiment.engine.is_local:
+        return  # workers load, and this process may have no GPU
+    first: set[str] | None = None
+    later: dict[str, Scorer] = {}
+    for side in reversed(experiment.sides):
+        folders = side.folders()
+        missing = {folder for task in side.tasks(folders) for folder in task.folders}
+        for level in side.order.levels:
+            lacking = [name for name in level if folders[name] in missing]
+            names = {name for name in lacking if not side.scorers[name].whole_pool}
+            if lacking and first is None:
+                first = names
+            later |= {name: side.scorers[name] for name in sorted(names - (first or set()))}
+    if later:
+        experiment.console.say(f"trying whether {', '.join(later)} can be loaded")
+        check_loading(later, experiment.sides[0].device)
 
 
 def _score_side(experiment: Experiment, side: Side) -> dict[str, object]:

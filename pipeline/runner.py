@@ -57,7 +57,12 @@ class Engine:
     @property
     def processes(self) -> int:
         """How many worker processes share the work; 0 where Beam's own workers do it."""
-        return self.workers if self.workers > 1 and self._runner() is None else 0
+        return self.workers if self.workers > 1 and self.is_local else 0
+
+    @property
+    def is_local(self) -> bool:
+        """Whether Beam's workers are threads of this process."""
+        return self._runner() is None
 
     def start_workers(self) -> Workers:
         """The worker processes; started when first asked for."""

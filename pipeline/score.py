@@ -2,12 +2,10 @@
 
 import contextlib
 import hashlib
-import itertools
 import logging
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Self
 
 import apache_beam as beam
 import numpy as np
@@ -15,14 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from chaffinch.pipeline import files
-from chaffinch.pipeline.batches import LoadedScorer, column_batches, read_batches
-from chaffinch.pipeline.feeds import Feed, Wanted
+from chaffinch.pipeline.batches import LoadedScorer
+from chaffinch.pipeline.feeds import Wanted
+from chaffinch.pipeline.measure import MemoryShortage, measure
 from chaffinch.pipeline.rows import Source
 from chaffinch.pipeline.runner import Engine, add_up
 from chaffinch.pipeline.samples import CANNOT_READ, index_shard, unreadable
 from chaffinch.pipeline.shards import Shard, ShardError
 from chaffinch.pipeline.store import UNREADABLE, Inventory, Store
 from chaffinch.pipeline.tables import TableBuilder
+from chaffinch.pipeline.workbench import LoadError, Workbench, has_failed, note_failure, set_up, workbench
 
 _log = logging.getLogger(__name__)
 
@@ -109,6 +109,9 @@ def score_shard(task: Task, source: Source, scorers: Sequence[LoadedScorer], bat
 
     Returns:
         Where the time went.
+
+    Raises:
+        MemoryShortage: a batch does not fit into memory; no table was written.
     """
     store, shard, folders = source.store, task.shard, list(task.folders)
     opens = not task.indexed or any(one.reads_samples for one in scorers if one.folder in folders)
@@ -128,6 +131,8 @@ def score_shard(task: Task, source: Source, scorers: Sequence[LoadedScorer], bat
         failed, problem = unreadable(samples["reject"]), ""
         try:
             tables = measure(path, samples, missing, batch_size, spent.seconds, feeds)
+        except MemoryShortage as error:
+            raise MemoryShortage(f"shard {shard.name}: {error}") from error
         except ShardError as error:
             _log.warning("%s cannot be read: %s", shard.path, error)
             failed, problem = True, f"{CANNOT_READ}: {error}"
@@ -174,61 +179,12 @@ def _rejected(samples: pa.Table, scorers: Sequence[LoadedScorer], reason: str) -
     return tables
 
 
-def measure(
-    path: str,
-    samples: pa.Table,
-    scorers: Sequence[LoadedScorer],
-    batch_size: int,
-    seconds: dict[str, float] | None = None,
-    feeds: Mapping[str, Feed] | None = None,
-) -> Mapping[str, pa.Table]:
-    """Measures one shard with several scorers in one pass; the plain function behind the job.
-
-    Args:
-        path: the shard, on the local disk.
-        samples: its samples table, s rows.
-        scorers: loaded scorers.
-        batch_size: rows of the samples table that are scored at once.
-        seconds: scorer -> seconds in its `score`; added to.
-        feeds: folder -> the columns its scorer reads, and its rows; no columns and all usable rows by default.
-
-    Returns:
-        Each scorer's folder and its table of s rows: the scorer's columns, null where rejected or skipped, and reject.
-
-    Raises:
-        ShardError: the shard is not what was indexed, or cannot be read.
-    """
-    usable = pc.is_null(samples["reject"]).to_numpy()
-    feeds = feeds or {one.folder: Feed({}, usable) for one in scorers}
-    builders = {one.folder: TableBuilder(one.scorer, samples) for one in scorers}
-    for folder, feed in feeds.items():
-        if feed.known is not None and feed.copied is not None:
-            builders[folder].copy(feed.known, feed.copied)
-    readers = [one for one in scorers if one.reads_samples and feeds[one.folder].rows.any()]
-    others = [one for one in scorers if not one.reads_samples]
-    batches = itertools.chain(
-        read_batches(path, samples, readers, batch_size, feeds) if readers else (),
-        column_batches(samples, others, batch_size, feeds) if others else (),
-    )
-    for parts in batches:
-        for one in scorers:
-            if one.folder not in parts:
-                continue
-            rows, batch, rejects = parts[one.folder]
-            builders[one.folder].reject(rejects)
-            if len(batch):
-                began = time.perf_counter()
-                builders[one.folder].add(rows, one.scorer.score(batch, one.model))
-                if seconds is not None:
-                    name = one.wanted.name
-                    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
-    return {one.folder: one.wanted.mark(builders[one.folder].finish()) for one in scorers}
-
-
 class ScoreShard(beam.DoFn):
-    """Scores shards; models are loaded once per worker, when the first shard needs them."""
+    """Scores shards; models are loaded once per worker, before its first shard is read."""
 
-    def __init__(self, source: Source, wanted: Sequence[Wanted], batch_size: int, device: str) -> None:
+    def __init__(
+        self, source: Source, wanted: Sequence[Wanted], batch_size: int, device: str, prepared: str = ""
+    ) -> None:
         """Keeps the settings.
 
         Args:
@@ -236,22 +192,46 @@ class ScoreShard(beam.DoFn):
             wanted: the scorers.
             batch_size: rows that are scored at once.
             device: "cpu" or "cuda".
+            prepared: key of what was set up ahead in this process, if anything was.
         """
         self._source = source
-        self._wanted = {one.folder: one for one in wanted}
+        self._wanted = wanted
         self._batch_size = batch_size
         self._device = device
-        self._models: dict[str, Any] = {}
+        self._prepared = prepared
+        self._bench: Workbench | None = None
+
+    def setup(self) -> None:
+        """Loads the models; Beam calls it before the first shard."""
+        with self._noting():
+            self._bench = workbench(self._prepared, self._device, self._wanted)
 
     def process(self, task: Task) -> Iterator[Spent]:
         """Scores one shard."""
-        loaded = []
-        for folder in task.folders:
-            if folder not in self._models:
-                self._models[folder] = self._wanted[folder].scorer.load(self._device)
-            loaded.append(LoadedScorer(self._wanted[folder], self._models[folder]))
+        if self._bench is None and not has_failed(self._prepared):
+            self.setup()
+        if self._bench is None or has_failed(self._prepared):
+            return
         _log.info("scoring %s: %s", task.shard.name, ", ".join(task.folders) or "samples")
-        yield score_shard(task, self._source, loaded, self._batch_size)
+        with self._noting():
+            with self._bench.active():
+                spent = score_shard(task, self._source, self._bench.scorers(task.folders), self._batch_size)
+            yield spent
+
+    def teardown(self) -> None:
+        """Lets the models go."""
+        if self._bench is not None:
+            self._bench.close()
+            self._bench = None
+
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Notes what the user is to be told, where somebody waits for that; the job then ends without more ado."""
+        try:
+            yield
+        except (LoadError, MemoryShortage) as error:
+            if not note_failure(self._prepared, error):
+                raise
 
 
 def score(
@@ -276,6 +256,14 @@ def score(
 
     Returns:
         Where the time went.
+
+    Raises:
+        LoadError: a scorer cannot be loaded; no shard was read.
+        MemoryShortage: a batch does not fit into memory.
     """
-    work = ScoreShard(source, wanted, batch_size, device)
-    return add_up(engine, "Score shards", tasks, work, scratch) or Spent()
+    folders = {folder for task in tasks for folder in task.folders}
+    needed = [one for one in wanted if one.folder in folders]
+    # Elsewhere this process may have no GPU, and workers load for themselves.
+    with set_up(device, needed) if engine.is_local else contextlib.nullcontext("") as prepared:
+        work = ScoreShard(source, needed, batch_size, device, prepared)
+        return add_up(engine, "Score shards", tasks, work, scratch) or Spent()

@@ -1,7 +1,28 @@
-"""Tells which device class a run will measure on, without importing torch."""
+"""Devices: which class a run will measure on, which of several GPUs is meant by cuda, and what a lack of memory is.
 
+Torch is imported only where a GPU beyond the first is used.
+"""
+
+import contextlib
+import gc
 import glob
 import os
+import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+# What a lack of memory is called where an error's class does not tell: by CUDA's libraries, onnxruntime and torch.
+_SHORTAGES = (
+    "out of memory",
+    "alloc_failed",
+    "failed to allocate memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad allocation",
+    "bad_alloc",
+)
+
+_position: ContextVar[int] = ContextVar("gpu", default=0)
 
 
 def device_class(setting: str) -> str:
@@ -25,3 +46,52 @@ def device_class(setting: str) -> str:
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     hidden = first in ("", "-1", "NoDevFiles")
     return "cuda" if not hidden and glob.glob("/dev/nvidia[0-9]*") else "cpu"
+
+
+def gpu_position() -> int:
+    """Which of the GPUs that this process sees is meant by "cuda" in this thread: 0 for the first."""
+    return _position.get()
+
+
+@contextlib.contextmanager
+def on_gpu(position: int | None) -> Iterator[None]:
+    """Lets "cuda" mean one of several GPUs, in this thread and inside the block.
+
+    Scorers are told "cuda", not "cuda:1": torch goes by its current device, and other libraries by `gpu_position`.
+
+    Args:
+        position: place among the GPUs that this process sees; None where no GPU is used.
+
+    Raises:
+        RuntimeError: torch sees no such GPU.
+    """
+    if not position:  # the first is the one that is meant anyway, and torch takes seconds to import
+        yield
+        return
+    import torch
+
+    token = _position.set(position)
+    try:
+        with torch.cuda.device(position):
+            yield
+    finally:
+        _position.reset(token)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was short, on a GPU or on the host, whatever library raised it."""
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    if error.__cause__ is not None and is_out_of_memory(error.__cause__):
+        return True
+    library = type(error).__module__.partition(".")[0] in ("torch", "onnxruntime") or isinstance(error, RuntimeError)
+    return library and any(word in str(error).lower() for word in _SHORTAGES)
+
+
+def free_memory() -> None:
+    """Gives back what nothing holds any more; torch would keep it for its own next use."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from chaffinch.scoring import weights as weight_files
+from chaffinch.scoring.devices import gpu_position
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -205,7 +206,8 @@ def open_session(weights: str, device: str, extra_outputs: Sequence[str] = (), t
     cuda = device == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if cuda:
         onnxruntime.preload_dlls()  # finds the CUDA libraries that torch brought along
-    providers: list[Any] = [*([("CUDAExecutionProvider", _CUDA)] if cuda else []), "CPUExecutionProvider"]
+    on_gpu = [("CUDAExecutionProvider", _CUDA | {"device_id": str(gpu_position())})] if cuda else []
+    providers: list[Any] = [*on_gpu, "CPUExecutionProvider"]
     content = _with_outputs(weights, extra_outputs) if extra_outputs else str(path)
     try:
         session = onnxruntime.InferenceSession(content, options, providers=providers)

@@ -21,11 +21,12 @@ from chaffinch.jobs.main import main
 from chaffinch.pipeline import batches, files
 from chaffinch.pipeline.batches import LoadedScorer, read_batches
 from chaffinch.pipeline.feeds import Feed, Wanted
+from chaffinch.pipeline.measure import measure
 from chaffinch.pipeline.metadata import Metadata
 from chaffinch.pipeline.rows import Source
 from chaffinch.pipeline.runner import Engine
 from chaffinch.pipeline.samples import index_shard
-from chaffinch.pipeline.score import ScoreShard, find_tasks, measure, score, score_shard
+from chaffinch.pipeline.score import ScoreShard, find_tasks, score, score_shard
 from chaffinch.pipeline.shards import Shard, find_shards
 from chaffinch.pipeline.store import Store, table_folder
 from chaffinch.scoring.captions import Captions

@@ -14,8 +14,8 @@ from PIL import Image
 from chaffinch.pipeline import batches
 from chaffinch.pipeline.batches import LoadedScorer
 from chaffinch.pipeline.feeds import Wanted
+from chaffinch.pipeline.measure import measure as measure_shard
 from chaffinch.pipeline.samples import index_shard
-from chaffinch.pipeline.score import measure as measure_shard
 from chaffinch.pipeline.store import table_folder
 from chaffinch.scoring.clip import Clip
 from chaffinch.scoring.clips import from_open_clip
