@@ -19,12 +19,13 @@ small running riding sitting horse car street grass water shirt hat house tree p
 _BERT_IDS = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, ".": 1012, "?": 1029}
 
 
-def write_detector(folder: Path, family: str, seed: int = 0) -> Path:
+def write_detector(folder: Path, family: str, side: int = 96, seed: int = 0) -> Path:
     """Saves a small detector.
 
     Args:
         folder: where; made if it is missing.
         family: one of FAMILIES.
+        side: of the pictures that it sees, the shorter one where they keep their aspect; a multiple of 32, in pixels.
         seed: of the weights.
 
     Returns:
@@ -34,7 +35,7 @@ def write_detector(folder: Path, family: str, seed: int = 0) -> Path:
     grounding = family.endswith("grounding-dino")
     tokenizer = _bert_tokenizer() if grounding else _clip_tokenizer(16 if family.startswith("owl") else 77)
     make = {"owlvit": _owl, "owlv2": _owl, "omdet-turbo": _omdet}.get(family, _grounding)
-    network, processor = make(family, tokenizer)
+    network, processor = make(family, tokenizer, side)
     _spread(network, family)
     bars = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
@@ -76,7 +77,7 @@ def _swin(out_indices: list[int]) -> Any:
     )
 
 
-def _grounding(family: str, tokenizer: Any) -> tuple[Any, Any]:
+def _grounding(family: str, tokenizer: Any, side: int) -> tuple[Any, Any]:
     plain = family == "grounding-dino"
     config_class = transformers.GroundingDinoConfig if plain else transformers.MMGroundingDinoConfig
     network_class = (
@@ -100,11 +101,11 @@ def _grounding(family: str, tokenizer: Any) -> tuple[Any, Any]:
         decoder_ffn_dim=64,
         num_queries=30,
     )
-    pictures = transformers.GroundingDinoImageProcessor(size={"shortest_edge": 96, "longest_edge": 160})
+    pictures = transformers.GroundingDinoImageProcessor(size={"shortest_edge": side, "longest_edge": side * 5 // 3})
     return network_class(config), transformers.GroundingDinoProcessor(pictures, tokenizer)
 
 
-def _owl(family: str, tokenizer: Any) -> tuple[Any, Any]:
+def _owl(family: str, tokenizer: Any, side: int) -> tuple[Any, Any]:
     prefix = "OwlViT" if family == "owlvit" else "Owlv2"
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     special = {
@@ -114,16 +115,15 @@ def _owl(family: str, tokenizer: Any) -> tuple[Any, Any]:
     }
     config = getattr(transformers, f"{prefix}Config")(
         text_config={**sizes, **special, "vocab_size": len(tokenizer), "max_position_embeddings": 16},
-        vision_config={**sizes, "image_size": 96, "patch_size": 16},
+        vision_config={**sizes, "image_size": side, "patch_size": 16},
         projection_dim=32,
     )
-    side = {"height": 96, "width": 96}
-    pictures = getattr(transformers, f"{prefix}ImageProcessor")(size=side)
+    pictures = getattr(transformers, f"{prefix}ImageProcessor")(size={"height": side, "width": side})
     network = getattr(transformers, f"{prefix}ForObjectDetection")(config)
     return network, getattr(transformers, f"{prefix}Processor")(pictures, tokenizer)
 
 
-def _omdet(family: str, tokenizer: Any) -> tuple[Any, Any]:
+def _omdet(family: str, tokenizer: Any, side: int) -> tuple[Any, Any]:
     config = transformers.OmDetTurboConfig(
         backbone_config=_swin([2, 3, 4]),
         apply_layernorm_after_vision_backbone=False,
@@ -138,7 +138,7 @@ def _omdet(family: str, tokenizer: Any) -> tuple[Any, Any]:
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         ),
-        image_size=64,
+        image_size=side,
         text_projection_in_dim=32,
         text_projection_out_dim=32,
         class_embed_dim=32,
@@ -154,7 +154,7 @@ def _omdet(family: str, tokenizer: Any) -> tuple[Any, Any]:
         decoder_dim_feedforward=32,
         num_queries=30,
     )
-    pictures = transformers.DetrImageProcessor(size={"height": 64, "width": 64}, do_pad=False)
+    pictures = transformers.DetrImageProcessor(size={"height": side, "width": side}, do_pad=False)
     return transformers.OmDetTurboForObjectDetection(config), transformers.OmDetTurboProcessor(pictures, tokenizer)
 
 

@@ -103,17 +103,19 @@ class Canvases:
 
         Returns:
             Pixels, (n, 3, height, width) float32, 0 beside the picture; and which are the picture's, (n, height,
-            width) int64, 1 or 0.
+            width) bool.
         """
         import torch
 
-        kind = pictures[0].pixels.dtype
-        laid = torch.zeros((len(pictures), 3, *canvas), dtype=kind)
-        mask = torch.zeros((len(pictures), *canvas), dtype=torch.uint8)
-        for row, one in enumerate(pictures):
-            height, width = one.pixels.shape[-2:]
-            laid[row, :, :height, :width] = one.pixels
-            mask[row, :height, :width] = 1
+        sides = torch.tensor([one.pixels.shape[-2:] for one in pictures])  # (n, 2)
+        filled = bool((sides == torch.tensor(canvas)).all())
+        if filled:
+            laid = torch.stack([one.pixels for one in pictures])
+        else:
+            laid = torch.zeros((len(pictures), 3, *canvas), dtype=pictures[0].pixels.dtype)
+            for row, one in enumerate(pictures):
+                height, width = one.pixels.shape[-2:]
+                laid[row, :, :height, :width] = one.pixels
         processor = self._processor
         pixels = processor.rescale_and_normalize(
             laid.to(device),
@@ -123,8 +125,12 @@ class Canvases:
             tuple(processor.image_mean),
             tuple(processor.image_std),
         ).float()
-        mask = mask.to(device)
-        return pixels * mask[:, None], mask.long()
+        sides = sides.to(device)
+        below, beside = (torch.arange(side, device=device) >= sides[:, axis, None] for axis, side in enumerate(canvas))
+        outside = below[:, :, None] | beside[:, None]
+        if not filled:
+            pixels.masked_fill_(outside[:, None], 0)
+        return pixels, ~outside
 
 
 def _find_canvases(size: Any) -> tuple[Canvas, ...]:
@@ -141,7 +147,7 @@ def _find_canvases(size: Any) -> tuple[Canvas, ...]:
     sides = {(shorter, longer)}
     sides |= {(shorter, math.ceil(shorter * aspect)) for aspect in _ROOMY if shorter * aspect < longer}
     sides |= {(math.ceil(longer / aspect), longer) for aspect in _NARROW if longer / aspect < shorter}
-    # Where the shorter side is by chance what it should be, transformers leaves a strip as it is, though it is too long.
+    # A strip whose shorter side is by chance what it should be is left as it is by transformers, though it is too long.
     shortest = max(longer / MAX_ASPECT_RATIO, 1)
     sides.add((shorter, math.ceil(longer * shortest / (shortest - 0.5))))
     both = {(high, wide) for one, other in sides for high, wide in ((one, other), (other, one))}

@@ -111,7 +111,7 @@ class Grounding:
         Args:
             pictures: (n,) as prepared.
             pixels: (n, 3, height, width) float32.
-            mask: (n, height, width) int64, 1 where a picture is.
+            mask: (n, height, width) bool, where a picture is.
             prompts: (n,) what `read` returned for the captions.
 
         Returns:

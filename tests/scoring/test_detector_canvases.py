@@ -68,7 +68,7 @@ def test_pictures_are_those_of_the_image_processor(family, small_detector, photo
         np.testing.assert_allclose(pixels[0], expected.pixel_values[0], rtol=0, atol=1e-5)
         assert torch.equal(pixels[0], pixels[-1])
         if family == "grounding-dino":
-            assert torch.equal(mask[:1], expected.pixel_mask)
+            assert torch.equal(mask[:1].long(), expected.pixel_mask)
             assert one.pixels.dtype == torch.uint8
 
 
