@@ -175,7 +175,8 @@ def test_damaged_weights_and_names_that_cannot_be_had_are_one_line(small_detecto
     (folder / "model.safetensors").write_bytes(b"not weights")
     for checkpoint, remedy in ((folder, "is the folder complete?"), ("no-one/no-such-model", "no such folder is here")):
         status, _, err = run("score", config(checkpoint), "--quiet")
-        assert status == 1
+        assert status == 2
+        assert "scorers.dino cannot be loaded: cannot open checkpoint" in err
         assert remedy in err
         assert "Traceback" not in err
         assert len(err.strip().splitlines()) <= 2
