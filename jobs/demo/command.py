@@ -1,5 +1,6 @@
 """`chaffinch demo`: make a small pool with known noise, curate it, show what was caught."""
 
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -44,4 +45,6 @@ def config_for(place: Path) -> str:
     """
     own = resources.files("chaffinch.jobs.demo")
     template = own.joinpath("demo.yaml").read_text(encoding="utf-8")
-    return template.replace("FOLDER", place.as_posix()).replace("WEIGHTS", str(own.joinpath("matcher.pt")))
+    places = {"FOLDER": place.as_posix()}
+    places |= {"MATCHER": str(own.joinpath("matcher.pt")), "DETECTOR": str(own.joinpath("detector.onnx"))}
+    return re.sub("|".join(places), lambda found: places[found[0]], template)

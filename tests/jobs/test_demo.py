@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from chaffinch.jobs.demo.shapes import SHAPES
 from chaffinch.jobs.main import main
 
 
@@ -31,6 +32,14 @@ def test_it_shows_every_planted_kind_and_where_the_report_is(printed):
         assert re.search(rf"^{kind}\s+\d+", text, re.M), kind
     assert str(folder / "curated" / "report.html") in text
     assert (folder / "curated" / "report.html").is_file()
+
+
+def test_the_report_draws_what_the_detector_found(printed):
+    _, folder = printed
+    page = (folder / "curated" / "report.html").read_text()
+    labels = re.findall(r'<span class="box"[^>]*>(?:<[^>]*>)*([a-z]+) [01]\.[0-9]{2}', page)
+    assert len(labels) > 50
+    assert set(labels) <= set(SHAPES)
 
 
 def test_the_config_it_leaves_can_be_changed_and_run_again(printed, capsys):
