@@ -175,6 +175,7 @@ def _spread(network: Any, family: str) -> None:
             for head in network.class_embed:
                 head.bias.fill_(-1.5)
         else:
+            network.decoder.encoder_bbox_head.layers[-1].bias[2:].add_(2.5)  # large boxes, of which many overlap
             for layer in network.decoder.decoder_class_head:
                 layer.weight.mul_(0.1)
                 layer.bias.add_(torch.randn_like(layer.bias))

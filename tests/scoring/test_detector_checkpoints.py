@@ -107,6 +107,16 @@ def test_weights_that_are_not_all_there_are_refused(folder):
     assert f"lacks {missing} weights of OWL-ViT, such as box_head.dense0.bias" in message(Detector(str(folder)), "load")
 
 
+def test_weights_that_published_checkpoints_lack_may_be_missing(small_detector, tmp_path):
+    """The norm at the end of Swin, which no detector uses."""
+    folder = shutil.copytree(small_detector("grounding-dino"), tmp_path / "dino")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if "swin.layernorm" not in name}
+    assert len(kept) == len(weights) - 2
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    Detector(str(folder)).load("cpu")
+
+
 def test_weights_of_another_size_are_refused(folder):
     config = json.loads((folder / "config.json").read_text())
     config["vision_config"]["num_attention_heads"] = 1

@@ -73,6 +73,14 @@ def test_a_picture_that_fills_its_canvas_is_seen_as_by_transformers_alone(
         slow_detector.assert_same(row, objects)
 
 
+def test_repeated_boxes_of_omdet_are_thinned_out(small_detector, captioned):
+    """Or the comparison below would not see whether they are."""
+    scorer = Detector(str(small_detector("omdet-turbo")), floor=0.0)
+    rows = measure(scorer, scorer.load("cpu"), captioned)
+    counts = [len(row["boxes"]) for row in rows]
+    assert 0 < min(counts) <= 20, counts  # of 30 candidates
+
+
 @pytest.mark.parametrize("family", QUERIES)
 def test_phrases_are_found_as_transformers_does(family, small_detector, slow_detector, twin, captioned):
     scorer = Detector(str(small_detector(family)), floor=0.1)
