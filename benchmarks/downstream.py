@@ -37,7 +37,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 from curation_quality import render
-from downstream_learners import LEARNERS, Learner, Outcome
+from downstream_heads import Heads
+from downstream_learners import Learner, Outcome, Scratch
 from downstream_subsets import OURS, Curated, Subset, choose, curate, digest, write_shards
 
 from chaffinch.jobs.console import table
@@ -45,6 +46,9 @@ from chaffinch.jobs.demo.pool import write_clean
 from chaffinch.jobs.training import ShardSamples
 from chaffinch.pipeline.runner import set_up_filesystems
 from chaffinch.pipeline.shards import Shard, find_shards
+
+LEARNERS = {"scratch": Scratch, "heads": Heads}
+"""--learner -> its settings."""
 
 AVERAGE = "average recall"
 """The mean of recall at 1, 5 and 10 both ways."""

@@ -1,6 +1,6 @@
 """Who learns from a subset. A learner is told what to train on and where to be tried, and answers with figures.
 
-To add one: a frozen dataclass of settings with `samples_seen` and `learn`, and its name in `LEARNERS`.
+To add one: a frozen dataclass of settings with `samples_seen` and `learn`, and its name in downstream.py's `LEARNERS`.
 """
 
 import json
@@ -96,7 +96,3 @@ class Scratch:
             f"{way} {rank}": share for way, key in ways.items() for rank, share in results["retrieval"][key].items()
         }
         return Outcome(results["samples_seen"], results["loss"], recall)
-
-
-LEARNERS = {"scratch": Scratch}
-"""--learner -> its settings."""
