@@ -98,10 +98,13 @@ class Clip(Scorer):
         """Looks for the model and its weights, without torch.
 
         Raises:
-            ValueError: the library has no such model, or a file is missing.
+            ValueError: the library has no such model, or a file is missing; embeddings are asked for, and how long
+                they are is neither here nor to be had.
         """
         check_precision(self.precision)
         self.checkpoint.check()
+        if self.embeddings:
+            _ = self.checkpoint.dimensions
 
     def load(self, device: str) -> Model:
         """Loads the model, from local files or from the Hugging Face cache or hub.

@@ -50,7 +50,10 @@ class TransformersModel(Model):
 
     def transform(self, picture: Image.Image) -> "Mapping[str, torch.Tensor]":
         """The processor's; for each of the network's inputs a tensor of one picture."""
-        return dict(self.processor(images=picture, return_tensors="pt"))
+        # Only SigLIP 2's processor has settings of its own for pictures; the others' would but hold the GIL longer.
+        is_plain = self.network.config.model_type != "siglip2"
+        prepare = self.processor.image_processor if is_plain else self.processor
+        return dict(prepare(images=picture, return_tensors="pt"))
 
     def tokenise(self, captions: Sequence[str]) -> "Mapping[str, torch.Tensor]":
         """The processor's tokens, (n, t), and its mask where it makes one."""

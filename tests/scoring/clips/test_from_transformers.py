@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -73,6 +74,15 @@ def test_scores_do_not_depend_on_the_neighbours(checkpoints, models, photos, kin
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_any_number_of_threads_prepare_the_same(models, photos, kind):
+    with ThreadPoolExecutor(8) as threads:
+        prepared = list(threads.map(models[kind].transform, photos * 12))
+    for photo, found in zip(photos * 12, prepared, strict=True):
+        for name, values in models[kind].transform(photo).items():
+            assert torch.equal(values, found[name])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_text_takes_all_the_room_there_is(models, kind):
     tokens = models[kind].tokenise(["a dog", "the dog " * 200])["input_ids"]
     assert tokens.shape == (2, 77 if kind == "clip" else 64)
@@ -133,17 +143,18 @@ def test_the_fingerprint_follows_the_files_and_not_their_place(checkpoints, tmp_
 
 
 def test_names_on_the_hub_are_taken_as_they_are(tmp_path):
-    scorer = scorer_of("google/siglip2-base-patch16-224")
+    scorer = Clip("google/siglip2-base-patch16-224", library="transformers")
     scorer.check()
     assert scorer.identity()["model"] == "google/siglip2-base-patch16-224"
     program = (
         "from chaffinch.scoring.clip import Clip\n"
-        "try: Clip('google/siglip2-base-patch16-224', library='transformers').load('cpu')\n"
-        "except ValueError as error: print(error)"
+        "for settings in ({}, {'embeddings': True}):\n"
+        "    try: Clip('google/siglip2-base-patch16-224', library='transformers', **settings).load('cpu')\n"
+        "    except ValueError as error: print(error)"
     )
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "HOME": str(tmp_path), "PATH": ""}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert "no such folder is here; if it is a name on the hub, download it once with a network" in done.stdout
+    assert done.stdout.count("no such folder is here; if it is a name on the hub, download it once with a netw") == 2
 
 
 @pytest.mark.parametrize(
