@@ -48,8 +48,8 @@ def main() -> None:
         f"The demo's ensemble beats its best single filter on {won} of {len(found)} seeds, by more than chance among "
         f"samples on {sure}: mean F1 "
         f"{statistics.mean(one['ensemble'] for one in found):.3f} against "
-        f"{statistics.mean(one['filters'][one['best_filter']] for one in found):.3f}, gains from {min(gains):+.4f} to "
-        f"{max(gains):+.4f}."
+        f"{statistics.mean(one['filters'][one['best_filter']] for one in found):.3f}, gains from {min(gains):+.5f} to "
+        f"{max(gains):+.5f}."
     )
     rows = [
         [
