@@ -62,6 +62,9 @@ def run_decide(experiment: Experiment) -> dict[str, Any]:
                 raise ConfigError(str(error)) from error
         timing["samples"] = sum(counts["read"] for counts in verdicts.shards.values())
     summary = summarise(verdicts, state["filters"])
+    before = _kept_before(experiment.output)
+    if before is not None and before != summary["kept"]:
+        experiment.console.say(f"kept {summary['kept']} samples; before, it was {before}")
     files.write_bytes(files.join(experiment.output, "summary.json"), (json.dumps(summary, indent=1) + "\n").encode())
     if frozen is not None:
         _warn_of_drift(experiment, state["filters"])
@@ -74,6 +77,16 @@ def run_decide(experiment: Experiment) -> dict[str, Any]:
             f"allows ({worst}); mend the input, or raise it"
         )
     return summary
+
+
+def _kept_before(output: str) -> int | None:
+    """How many samples an earlier decision kept; None where there is none."""
+    path = files.join(output, "summary.json")
+    try:
+        kept: int | None = json.loads(files.read_bytes(path)).get("kept") if files.exists(path) else None
+    except ValueError:
+        return None
+    return kept
 
 
 def summarise(verdicts: Verdicts, filters: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,7 +146,10 @@ def show(summary: Mapping[str, Any]) -> str:
     )
     rejects = _rejects(summary)
     if rejects:
-        lines.append("rejected: " + ", ".join(f"{reason} {count}" for reason, count in rejects[:8]))
+        told = [f"{reason} {count}" for reason, count in rejects[:8]]
+        if len(rejects) > 8:
+            told.append(f"{len(rejects) - 8} more reasons {sum(count for _, count in rejects[8:])}")
+        lines.append("rejected: " + ", ".join(told))
     return "\n".join(lines)
 
 
@@ -152,7 +168,7 @@ def _require_scored(side: Side, folders: Mapping[str, str]) -> None:
         few = ", ".join(unscored[:5]) + (" ..." if len(unscored) > 5 else "")
         raise JobError(
             f"{len(unscored)} of {len(side.shards)} shards of the {side.label} are not scored or have changed "
-            f"since ({few}): run `chaffinch score`"
+            f"since ({few}) in the store {side.store.root}: run `chaffinch score`"
         )
 
 

@@ -1,5 +1,6 @@
 """An experiment: a checked config with its stores, tables and engine; what all commands share."""
 
+import functools
 import hashlib
 import json
 import time
@@ -7,8 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import chaffinch.filters
 from chaffinch.jobs.config import Config
 from chaffinch.jobs.console import Console
 from chaffinch.jobs.side import Side
@@ -88,6 +91,7 @@ class Experiment:
         config = self.config
         content: dict[str, Any] = {
             "filters": [[name, judge.identity()] for name, judge in config.filters.items()],
+            "code": _code(),
             "models": {aspect: [model.kind, repr(model)] for aspect, model in config.models.items()},
             "keep": config.sections.keep.model_dump(),
             "tables": list(folders),
@@ -116,3 +120,13 @@ class Experiment:
             except ValueError:
                 known = {}
         files.write_bytes(path, (json.dumps(known | {stage: entry}, indent=1) + "\n").encode())
+
+
+@functools.cache
+def _code() -> str:
+    """A digest of the package of filters: who edits a filter wants its samples judged again."""
+    digest = hashlib.sha256()
+    for folder in chaffinch.filters.__path__:
+        for path in sorted(Path(folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -56,6 +56,7 @@ def run_command(
     files.remove_leftovers(experiment.output)
     files.remove_leftovers(experiment.config.store)
     summary = None
+    emitted = _made_from(experiment) if command == "decide" else None
     for stage in _STAGES[command]:
         if stage == "score":
             run_score(experiment)
@@ -65,6 +66,17 @@ def run_command(
             run_emit(experiment)
         else:
             run_report(experiment)
+    if emitted is not None and emitted != _made_from(experiment):
+        console.say(f"shards and report in {experiment.output} are of an earlier decision: run `chaffinch run`")
     if summary is not None:
         console.result(json.dumps(summary) if console.json else show(summary))
     return summary
+
+
+def _made_from(experiment: Experiment) -> str | None:
+    """What the decisions are of, where shards were emitted; None where there are none."""
+    path = files.join(experiment.output, "fitted.json")
+    if not files.exists(files.join(experiment.output, "shards", "meta.json")) or not files.exists(path):
+        return None
+    state: dict[str, str] = json.loads(files.read_bytes(path))
+    return state.get("made_from")

@@ -17,6 +17,10 @@ from chaffinch.pipeline.store import Store
 REPEATED = "uid is repeated"
 
 
+class FilterError(Exception):
+    """A filter broke its contract; the message names it and the shard."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Where the columns of a pool come from.
@@ -133,7 +137,7 @@ class Rows:
             repeats = np.zeros(len(reject), bool)
             repeats[list(part.repeated)] = True
             reject = pc.if_else(pa.array(repeats), pa.scalar(REPEATED), reject)
-        scores = [judge.score(columns) for judge in filters]
+        scores = [_score(judge, columns, part.shard) for judge in filters]
         return cls(samples, reject, pc.is_null(reject).to_numpy(zero_copy_only=False), scores)
 
 
@@ -150,7 +154,24 @@ def read_scores(part: Part, source: Source, filters: Sequence[Filter]) -> list[n
     """
     needed = _needed(filters)
     columns = source.columns(part.shard, _read_samples(part, source, needed, set()), needed)
-    return [judge.score(columns) for judge in filters]
+    return [_score(judge, columns, part.shard) for judge in filters]
+
+
+def _score(judge: Filter, columns: Mapping[str, pa.Array], shard: Shard) -> np.ndarray:
+    """One filter's scores; FilterError names filter and shard where it breaks its contract."""
+    place = f"filter kind {judge.kind} on shard {shard.name}"
+    try:
+        scores = judge.score(columns)
+    except Exception as error:
+        raise FilterError(f"{place}: {type(error).__name__}: {error}") from error
+    rows = len(next(iter(columns.values()))) if columns else None
+    wanted = "one float32 for each of the rows of its columns"
+    if not isinstance(scores, np.ndarray) or scores.dtype != np.float32:
+        kind = f"{scores.dtype}" if isinstance(scores, np.ndarray) else type(scores).__name__
+        raise FilterError(f"{place}: score returned {kind}, not {wanted}")
+    if rows is not None and scores.shape != (rows,):
+        raise FilterError(f"{place}: score returned the shape {scores.shape}, not {wanted}, {rows}")
+    return scores
 
 
 def count_rows(part: Part, source: Source) -> int:

@@ -26,7 +26,10 @@ def run_demo(folder: str, samples: int, seed: int, console: Console) -> None:
     write_pool(place / "pool", samples=samples, seed=seed)
     write_clean(place / "trusted", samples=_TRUSTED, seed=seed)
     config = place / "demo.yaml"
-    config.write_text(config_for(place), encoding="utf-8")
+    if config.exists() and config.read_text(encoding="utf-8") != config_for(place):
+        console.say(f"{config} was changed and is used as it is; remove it to have the demo's own again")
+    else:
+        config.write_text(config_for(place), encoding="utf-8")
     run_command("run", str(config), [], console)
     if not console.json:
         console.result(f"\n{compare(place / 'pool' / 'truth.parquet', place / 'curated')}")

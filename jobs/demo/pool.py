@@ -135,7 +135,8 @@ def _write_shard(
     truth: list[dict[str, object]] = []
     metadata: list[dict[str, object]] = []
     position = 0
-    with tarfile.open(folder / f"{shard}.tar", "w", format=tarfile.USTAR_FORMAT) as archive:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for sample in samples:
             while rng.random() < _FAILED:
                 metadata.append(_failed_row(f"{shard}{position:04d}", rng))
@@ -145,10 +146,10 @@ def _write_shard(
             members, row = _members(sample, key, annotations)
             if sample.kind in BROKEN:
                 members = BROKEN[sample.kind](members, random.Random(f"{sample.uid}/broken"))
-            for extension, content in members:
+            for extension, data in members:
                 entry = tarfile.TarInfo(f"{key}.{extension}")
-                entry.size = len(content)  # the time stays 0, so that the bytes depend on the seed alone
-                archive.addfile(entry, io.BytesIO(content))
+                entry.size = len(data)  # the time stays 0, so that the bytes depend on the seed alone
+                archive.addfile(entry, io.BytesIO(data))
             metadata.append(row)
             truth.append(
                 {
@@ -162,6 +163,9 @@ def _write_shard(
                     "group": sample.group or None,
                 }
             )
+    path = folder / f"{shard}.tar"
+    if not path.exists() or path.read_bytes() != content.getvalue():  # written anew, it would be measured anew
+        path.write_bytes(content.getvalue())
     pq.write_table(pa.Table.from_pylist(metadata, _METADATA), folder / f"{shard}.parquet")
     failed = len(metadata) - len(samples)
     counts = {

@@ -62,7 +62,7 @@ def find_extremes(sample: Sample, fitted: Fitted) -> list[Gallery]:
     votes = sample.votes[:, fitted.judges]
     against = np.minimum((votes == 1).sum(axis=1), (votes == -1).sum(axis=1))
     doubt = np.abs(np.nan_to_num(sample.probability) - 0.5)
-    disputed = np.lexsort((sample.tie, doubt, -against))
+    disputed = np.lexsort((sample.tie, -against, doubt))
     disputed = disputed[(judged & (against > 0))[disputed]]
     return [
         Gallery("Surest kept", kept[:_LARGE].tolist(), "Highest P(keep), then highest soft score."),
@@ -74,7 +74,7 @@ def find_extremes(sample: Sample, fitted: Fitted) -> list[Gallery]:
         Gallery(
             "Most disputed",
             _spread(disputed, votes),
-            "Most votes against each other, then P(keep) nearest to one half; at most two of the same votes.",
+            "P(keep) nearest to one half, then most votes against each other; at most two of the same votes.",
         ),
     ]
 
@@ -112,7 +112,10 @@ def find_edges(sample: Sample, fitted: Fitted) -> dict[str, tuple[Gallery, Galle
             rows = np.flatnonzero(sample.usable & (sample.votes[:, index] == vote))
             distance = _distance(sample.scores[index, rows], fitted.ranges[index], vote)
             rows = rows[np.lexsort((sample.tie[rows], distance))]
-            note = "" if len(rows) else f"This filter votes to {'keep' if vote > 0 else 'drop'} nothing here."
+            verb = "keep" if vote > 0 else "drop"
+            note = f"This filter votes to {verb} nothing here."
+            if len(rows):
+                note = f"Nearest to the end of the range by which this filter votes to {verb}, whatever became of them."
             galleries.append(Gallery(title, rows[:most].tolist(), note))
         found[name] = (galleries[0], galleries[1])
     return found

@@ -46,3 +46,15 @@ def test_the_config_it_leaves_can_be_changed_and_run_again(printed, capsys):
     _, folder = printed
     assert main(["decide", str(folder / "demo.yaml"), "keep={fraction: 0.1}", "--quiet"]) == 0
     assert "kept 10.0% of what could be used" in capsys.readouterr().out
+
+
+def test_run_again_it_keeps_what_was_changed_and_measures_nothing_twice(tmp_path, capsys, snapshot):
+    assert main(["demo", str(tmp_path), "--samples", "200"]) == 0
+    config = tmp_path / "demo.yaml"
+    config.write_text(config.read_text().replace("keep: [4, null]", "keep: [5, null]"))
+    before = snapshot(tmp_path / "store")
+    capsys.readouterr()
+    assert main(["demo", str(tmp_path), "--samples", "200"]) == 0
+    assert "demo.yaml was changed and is used as it is" in capsys.readouterr().err
+    assert "keep: [5, null]" in config.read_text()
+    assert snapshot(tmp_path / "store") == before
