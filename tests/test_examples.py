@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT.parent / "shared" / "data" / "flickr8k-reference"
 POOL = ROOT.parent / "shared" / "data" / "pool-flickr8k"
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
-SLOW = {"clip_only", "detector", "detector_light", "light_clip", "pictures"}
+SLOW = {"clip_only", "detector", "detector_light", "light_clip", "mixed", "pictures"}
 
 pytestmark = [
     pytest.mark.real,
