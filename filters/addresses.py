@@ -11,13 +11,16 @@ import pyarrow.compute as pc
 LONGEST_HOST = 253
 """Characters; the domain name system knows no longer names."""
 
+# What no host may hold; percent-encoding is looked at before.
+_FORBIDDEN = r"\x00-\x20\x7f#/:<>?@\[\\\]^|"
+_HOST = rf"\[[0-9A-Fa-f:.]+\]|[^{_FORBIDDEN}]+"
 # Scheme, user and password, host, port and the rest; as browsers do, a backslash ends the host like a slash.
 _PARTS = (
     r"^(?:[A-Za-z][A-Za-z0-9+.-]*:)?//(?:[^/?#\\]*@)?"
-    r"(?P<host>\[[^\]/?#]*\]|[^:@/?#\\\[\]\s]+)(?::(?P<port>[0-9]*))?(?P<rest>(?s:[/?#\\].*)?)$"
+    rf"(?P<host>{_HOST})(?::(?P<port>[0-9]*))?(?P<rest>(?s:[/?#\\].*)?)$"
 )
 # A host, and perhaps a path, without any scheme.
-_BARE = r"^[^:@/?#\\\s]+(?::[0-9]+)?(?:[/?#\\]|$)"
+_BARE = rf"^(?:{_HOST})(?::[0-9]+)?(?:[/?#\\]|$)"
 _DEFAULT_PORTS = pa.array(["", "80", "443"])
 # What needs more than lower case: letters beyond ASCII, and percent-encoding.
 _SPECIAL = r"[^\x21-\x7e]|%"
@@ -27,7 +30,7 @@ _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 
 
 def hosts(addresses: pa.Array) -> pa.Array:
-    """The hosts of addresses: lower case, internationalised names in their ASCII form (xn--), no final dot.
+    """The hosts of addresses: lower case, internationalised names in their ASCII form (xn--), no final dots.
 
     Scheme, user, password and port are left out. An address may come without its scheme, so that a bare name of a host
     is one too.
@@ -82,7 +85,7 @@ def _parts(texts: pa.Array) -> pa.Array:
 
 def _hosts(parts: pa.Array) -> pa.Array:
     names = pc.utf8_lower(pc.struct_field(parts, "host"))
-    names = pc.replace_substring_regex(_each(names, _SPECIAL, _ascii_name), r"\.$", "")
+    names = pc.replace_substring_regex(_each(names, _SPECIAL, _ascii_name), r"\.+$", "")
     fits = pc.and_(pc.greater(pc.binary_length(names), 0), pc.less_equal(pc.binary_length(names), LONGEST_HOST))
     return pc.if_else(fits, names, pa.scalar(None, pa.string()))
 
@@ -101,8 +104,10 @@ def _without_blanks(address: str) -> str:
 
 
 def _ascii_name(host: str) -> str:
-    """A host's name as it is looked up; one that cannot be is left as it is."""
+    """A host's name as it is looked up, left as it is where it cannot be; empty where it hides what no host holds."""
     name = urllib.parse.unquote(host)
+    if re.search(f"[%{_FORBIDDEN}]", name):
+        return ""
     try:
         return idna.encode(name, uts46=True).decode("ascii")
     except UnicodeError:
@@ -110,8 +115,11 @@ def _ascii_name(host: str) -> str:
 
 
 def _one_encoding(rest: str) -> str:
-    """Path and query with everything percent-encoded that has to be, in capitals, and nothing else."""
-    encoded = urllib.parse.quote(rest, safe=_ASCII)
+    """Path and query with everything percent-encoded that has to be, in capitals, and nothing else.
+
+    A percent sign that encodes nothing is encoded itself: otherwise what is decoded behind it could make it encode.
+    """
+    encoded = urllib.parse.quote(re.sub("%(?![0-9A-Fa-f]{2})", "%25", rest), safe=_ASCII)
     return re.sub("%[0-9A-Fa-f]{2}", _decoded_if_plain, encoded)
 
 

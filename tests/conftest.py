@@ -15,11 +15,17 @@ from typing import Any
 # Two processes of tests share the cores: more threads would wait for each other. Libraries ask when they are loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
 
 from chaffinch.pipeline.shards import Shard, find_shards
+
+# The same examples every time; `--hypothesis-profile=search` looks for new ones, and for many more.
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("search", max_examples=1000, deadline=None)
+hypothesis.settings.load_profile("steady")
 
 Members = Sequence[tuple[str, bytes]]
 

@@ -95,8 +95,8 @@ def _runs(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _cannot_stand_inside(word: str) -> bool:
-    """Whether a word opens a phrase or breaks it, and belongs to none."""
-    return word in _OUTSIDE or word.isdecimal()
+    """Whether a word opens a phrase or breaks it, and belongs to none; so does a number, "1-1" too."""
+    return word in _OUTSIDE or not any(map(str.isalpha, word))
 
 
 def _close(run: list[tuple[str, int, int]]) -> Iterator[tuple[int, int]]:

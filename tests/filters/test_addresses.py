@@ -5,7 +5,7 @@ import urllib.parse
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chaffinch.filters.addresses import LONGEST_HOST, hosts, places
@@ -130,7 +130,11 @@ def test_hosts_are_those_of_the_standard_library(given_):
     assert hosts(pa.array(given_, pa.string())).to_pylist() == expected
 
 
-@given(st.lists(st.one_of(st.none(), addresses, st.text(max_size=20)), max_size=8))
+shuffled = st.text(string.printable + "%%%%..//::[]@\\\x00\x1f\x7fäİ\u3000", max_size=12)
+
+
+@given(st.lists(st.one_of(st.none(), addresses, shuffled, shuffled.map("http://{}".format)), max_size=8))
+@example(["0\x1f?", "http://a%2fb/", "http://a%2525", "a..", "//[::1]", "a/%%34%31"])
 def test_forms_are_final_and_of_each_alone(given_):
     """Brought to its form twice an address is the same, and its neighbours do not matter."""
     array = pa.array(given_, pa.string())

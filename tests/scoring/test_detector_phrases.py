@@ -1,5 +1,4 @@
 import itertools
-import re
 import string
 
 import pytest
@@ -47,6 +46,7 @@ def phrases(caption):
         # punctuation and numbers break everywhere
         ("一只狗, 在海滩上奔跑", ["一只狗", "在海滩上奔跑"]),
         ("a Nikon 700 lens", ["nikon", "lens"]),
+        ("a 1-1 match on a ½ pitch", ["match", "pitch"]),
         # long runs keep their end
         ("one two big old small new short wooden blue tables", ["small new short wooden blue tables"]),
     ],
@@ -75,7 +75,7 @@ def test_phrases_stand_where_their_spans_say(pieces):
     taken = []
     for phrase in found:
         assert 1 <= len(phrase.text.split()) <= 6
-        assert re.search(r"[^\W\d_]", phrase.text)
+        assert any(map(str.isalpha, phrase.text))
         for start, end in phrase.spans:
             assert text[start:end] == phrase.text
             taken.append((start, end))
