@@ -51,7 +51,7 @@ class Judged:
     def __post_init__(self) -> None:
         """Judges the pool once as the config says, and keeps its rows."""
         fitted = self.learn([])
-        filters = self.experiment.config.filters
+        filters = fitted.teach(self.experiment.config.filters)
         rows = [Rows.read(part, self._pool.source, list(filters.values()), ["key"]) for part in self._parts]
         names = [[part.shard.name] * len(one.usable) for part, one in zip(self._parts, rows, strict=True)]
         self.shards = np.concatenate(names)

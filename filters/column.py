@@ -34,6 +34,25 @@ class Column(Filter):
         if not (scorer and dot and column):
             raise ValueError(f"column {self.column!r} is not of the form <scorer>.<column>, such as captions.words")
 
+    def check_columns(self, types: Mapping[str, pa.DataType]) -> None:
+        """Checks that the column holds a number per sample.
+
+        Args:
+            types: the column's type.
+
+        Raises:
+            ValueError: it does not.
+        """
+        kind = types[self.column]
+        scalar = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean, pa.types.is_null)
+        if any(belongs(kind) for belongs in scalar):
+            return
+        remedy = "name a scalar column, or take a filter kind that reduces this one"
+        lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+        if any(belongs(kind) for belongs in lists) and pa.types.is_floating(kind.value_type):
+            remedy += "; where it has mimic scores of several checkpoints, kind: mimic_steps"
+        raise ValueError(f"column {self.column!r} holds {kind}, not one number per sample: {remedy}")
+
     def score(self, columns: Mapping[str, pa.Array]) -> np.ndarray:
         """Casts the column.
 
@@ -47,11 +66,6 @@ class Column(Filter):
             ValueError: the column holds no numbers.
         """
         values = columns[self.column]
-        scalar = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean, pa.types.is_null)
-        if not any(belongs(values.type) for belongs in scalar):
-            raise ValueError(
-                f"column {self.column!r} holds {values.type}, not one number per sample: "
-                "name a scalar column, or take a filter kind that reduces this one"
-            )
+        self.check_columns({self.column: values.type})
         numbers = values.cast(pa.float32(), safe=False)
         return np.array(numbers.fill_null(np.nan).to_numpy(zero_copy_only=False), dtype=np.float32)

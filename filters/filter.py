@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -52,6 +52,29 @@ class Filter:
         """
         return False
 
+    @property
+    def learns(self) -> bool:
+        """Whether the pool has to be counted once more before `score` can be called; never, for most filters.
+
+        As long as it says so, a pass over the pool adds up what `count` returns, and `fit` turns the sum into what
+        `learned` is from then on.
+        """
+        return False
+
+    @property
+    def learned(self) -> Any:
+        """What was learned from the pool, or between passes what is known so far; None before the first.
+
+        Once nothing is left to learn, plain JSON values: fitted.json holds them. No part of the settings.
+        """
+        return vars(self).get("_learned")
+
+    def with_learned(self, learned: Any) -> Self:
+        """A copy of this filter that knows what was learned, here or elsewhere."""
+        taught = dataclasses.replace(self)
+        object.__setattr__(taught, "_learned", learned)
+        return taught
+
     def identity(self) -> dict[str, Any]:
         """Everything that changes scores or votes; a filter with a file adds the digest of what it holds."""
         return {"kind": self.kind} | dataclasses.asdict(self)
@@ -62,6 +85,46 @@ class Filter:
         Raises:
             ValueError: what is wrong, and what to do about it.
         """
+
+    def check_columns(self, types: Mapping[str, pa.DataType]) -> None:
+        """Looks, before anything starts, whether the columns it reads are what it can read.
+
+        Args:
+            types: the arrow types of the columns named by `reads`.
+
+        Raises:
+            ValueError: what is wrong, and what to do about it.
+        """
+
+    def count(self, columns: Mapping[str, pa.Array]) -> Any:
+        """Counts in one shard what is to be learned next; only for a filter that learns.
+
+        Args:
+            columns: as for `score`.
+
+        Returns:
+            Small statistics that pickle, with a method `merge` that adds another shard's to them and returns the sum.
+            Sum up whole numbers: then neither order nor how the pool was cut into shards changes the result.
+        """
+        raise NotImplementedError
+
+    def fit(self, counted: Any) -> Any:
+        """Learns from what was counted in the whole pool; only for a filter that learns.
+
+        Args:
+            counted: the sum of what `count` returned.
+
+        Returns:
+            What `learned` is from now on.
+
+        Raises:
+            ValueError: nothing can be learned from that; what to do about it.
+        """
+        raise NotImplementedError
+
+    def report(self) -> dict[str, Any]:
+        """What summary.json tells of what was learned, as plain JSON values; nothing for most filters."""
+        return {}
 
     def score(self, columns: Mapping[str, pa.Array]) -> np.ndarray:
         """Reduces n rows of columns to one number each.

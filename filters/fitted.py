@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from chaffinch.filters.cut import Cut, quantise
 from chaffinch.filters.ensemble import Ensemble
+from chaffinch.filters.filter import Filter
 from chaffinch.filters.label_models.label_model import LabelModel
 from chaffinch.filters.ranges import FittedRanges, Interval
 from chaffinch.filters.statistics import Ranks
@@ -27,6 +28,7 @@ class Fitted:
         uncovered: whether samples on which every filter abstains may be kept.
         cut: which samples are kept.
         takes_down: (m,) whether each vetoes only once everything else is decided; none by default.
+        learned: filter -> what it has learned from the pool before it could score, for those that do.
     """
 
     names: Sequence[str]
@@ -37,6 +39,14 @@ class Fitted:
     uncovered: bool
     cut: Cut
     takes_down: Sequence[bool] = ()
+    learned: Mapping[str, Any] = field(default_factory=dict)
+
+    def teach(self, filters: Mapping[str, Filter]) -> dict[str, Filter]:
+        """The same filters by name, with what was learned."""
+        return {
+            name: judge.with_learned(self.learned[name]) if name in self.learned else judge
+            for name, judge in filters.items()
+        }
 
     @property
     def judges(self) -> list[int]:
@@ -138,6 +148,7 @@ class Fitted:
             "filters": list(self.names),
             "required": list(self.required),
             "takes_down": list(self.takes_down),
+            "learned": dict(self.learned),
             "ranges": {
                 name: {"keep": _open(ranges.keep), "drop": _open(ranges.drop)}
                 for name, ranges in zip(self.names, self.ranges, strict=True)
@@ -183,6 +194,7 @@ class Fitted:
             uncovered=state["uncovered"],
             cut=Cut(probability, cut["soft"], cut["tie"]),
             takes_down=state.get("takes_down", ()),
+            learned=state.get("learned", {}),
         )
 
 

@@ -239,20 +239,16 @@ def _check_columns(document: Document, config: Config) -> None:
         if isinstance(scorer, Neighbours) and scorer.needs_reference and not config.reference:
             raise document.error(("scorers", name, "reference"), "needs a reference:, pictures like those wanted")
     for name, judge in config.filters.items():
-        place: Place = ("filters", name)
+        spot = ("filters", name, "column") if hasattr(judge, "column") else ("filters", name)
         for column in judge.reads:
             if column not in columns:
-                spot = (*place, "column") if judge.kind == "column" else place
                 raise document.error(spot, f"no scorer writes {column!r}; {kinds.nearest(column, list(columns))}")
-            if judge.kind == "column" and not _is_number(columns[column]):
-                spot = (*place, "column")
-                raise document.error(spot, f"{column} is {columns[column]}, not one number per sample")
+        try:
+            judge.check_columns({column: columns[column] for column in judge.reads})
+        except ValueError as error:
+            raise document.error(spot, str(error)) from error
 
 
 def _columns_read(filters: Mapping[str, Filter], scorers: Mapping[str, Scorer]) -> list[str]:
     found = [column for judge in filters.values() for column in judge.reads]
     return found + [column for scorer in scorers.values() for column in scorer.reads]
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind))

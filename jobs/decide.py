@@ -139,6 +139,7 @@ def show(summary: Mapping[str, Any]) -> str:
     ]
     header = ["filter", "covers", "votes keep", "votes drop", "conflicts", "only it drops", "weight"]
     lines = [table(header, rows)] if rows else []
+    lines += [_tell_quality(name, found) for name, found in summary["filters"].items() if found.get("retained")]
     share = summary["kept"] / max(summary["read"] - summary["rejected"], 1)
     lines.append(
         f"read {summary['read']} = kept {summary['kept']} + dropped {summary['dropped']} + rejected "
@@ -151,6 +152,16 @@ def show(summary: Mapping[str, Any]) -> str:
             told.append(f"{len(rejects) - 8} more reasons {sum(count for _, count in rejects[8:])}")
         lines.append("rejected: " + ", ".join(told))
     return "\n".join(lines)
+
+
+def _tell_quality(name: str, found: Mapping[str, Any]) -> str:
+    """What a filter that learned from the pool retains of it: the dataset's quality, as it sees it."""
+    told = f"quality by {name}: {found['retained']:.1%} retained"
+    steps = [share for share in found.get("steps_retained", []) if share is not None]
+    if len(steps) > 1:
+        told += f" (steps: {', '.join(f'{share:.1%}' for share in steps[:8])}{' ...' if len(steps) > 8 else ''})"
+    notes = [f"step {step}: {why}" for step, why in found.get("steps_by_sign", {}).items()]
+    return told + (f"; by the sign at {', '.join(notes[:8])}" if notes else "")
 
 
 def _rejects(summary: Mapping[str, Any]) -> list[tuple[str, int]]:
@@ -185,6 +196,12 @@ def _read_frozen(experiment: Experiment) -> Fitted | None:
         raise ConfigError(
             f"command line: fitted={experiment.fitted}: it was fitted with the filters {', '.join(frozen.names)}; "
             f"the config has {', '.join(experiment.config.filters)}"
+        )
+    untaught = [name for name, judge in frozen.teach(experiment.config.filters).items() if judge.learns]
+    if untaught:
+        raise ConfigError(
+            f"command line: fitted={experiment.fitted}: its numbers for {', '.join(untaught)} were learned with other "
+            "settings; give the config it was fitted with"
         )
     return frozen
 

@@ -117,7 +117,7 @@ class Side:
         if "metadata" in owners:
             content["gate_metadata"] = self.metadata.listed(self.shards)
         ranges = [one for judge in filters.values() for one in parse_ranges(judge.keep, judge.drop).values()]
-        if any(isinstance(one, Share) for one in ranges):
+        if any(isinstance(one, Share) for one in ranges) or any(judge.learns for judge in filters.values()):
             content["gate_pool"] = [self._listed(), self.reference._listed() if self.reference else []]
         return content
 

@@ -66,7 +66,7 @@ def decide(
     else:
         fitted = Fitted.restore(state["judgement"], model_class)
     parts = pool.parts(_repeats(state))
-    judge = Decide(pool.source, judgement.filters, fitted, judgement.seed, output)
+    judge = Decide(pool.source, fitted.teach(judgement.filters), fitted, judgement.seed, output)
     return add_up(engine, "Decide", parts, judge, output), state
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.ranges import FittedRanges
 from chaffinch.pipeline.judgement import Pool
-from chaffinch.pipeline.learn import Count, find_shares, fit_ranges, measure
+from chaffinch.pipeline.learn import find_shares, fit_ranges, measure
+from chaffinch.pipeline.lessons import Count, teach
 from chaffinch.pipeline.rows import Part, Source, read_scores
 from chaffinch.pipeline.shards import Shard
 
@@ -29,7 +30,7 @@ class Gate:
 
     @classmethod
     def fit(cls, count: Count, pool: Pool, reference: Pool | None, filters: Mapping[str, Filter]) -> "Gate":
-        """Fits the ranges of required filters; passes over a pool only where they are shares of it.
+        """Fits the ranges of required filters; passes over a pool only where it decides them or filters learn from it.
 
         Args:
             count: adds up over a pool.
@@ -42,7 +43,9 @@ class Gate:
 
         Raises:
             RangeError: keep and drop of a filter overlap.
+            FilterError: a filter cannot learn from the pool.
         """
+        filters = teach(count, pool, filters)
         ends: dict[tuple[str, str], float | None] = {}
         for leaned_on, of_reference in ((pool, False), (reference, True)):
             shares = find_shares(filters, of_reference)

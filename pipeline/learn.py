@@ -1,11 +1,11 @@
 """Learning from a pool: passes that count it, and what is fitted between them.
 
-    count values and uids -> ends of ranges -> count votes -> label models -> the cut
+    (what filters learn) -> count values and uids -> ends of ranges -> count votes -> label models -> the cut
 
 Every arrow is one pass over the score tables whose counts add up; what is fitted between passes is plain numbers.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from chaffinch.pipeline.counts import (
     PoolCounts,
 )
 from chaffinch.pipeline.judgement import Judgement, Pool
+from chaffinch.pipeline.lessons import Count, teach
 from chaffinch.pipeline.repeats import table_size
 from chaffinch.pipeline.rows import Part, Source
 
@@ -52,10 +53,6 @@ class Measured:
     ranks: Mapping[str, Ranks]
     ends: Mapping[tuple[str, str], float | None]
     repeated: Mapping[str, tuple[int, ...]]
-
-
-Count = Callable[[str, Sequence[Part], Callable[[Part], Any]], Any]
-"""Adds up what a function counts in every part; the label is shown by Beam."""
 
 
 def measure(
@@ -183,8 +180,10 @@ def learn(
     Raises:
         EmptyPoolError: no sample was found at all.
         RangeError: ranges overlap.
+        FilterError: a filter cannot learn from the pool.
     """
-    filters = judgement.filters
+    filters = teach(count, pool, judgement.filters if frozen is None else frozen.teach(judgement.filters))
+    judgement = replace(judgement, filters=filters)
     required = [judge.require for judge in filters.values()]
     takes_down = [judge.takes_down for judge in filters.values()]
     if frozen is not None:
@@ -200,7 +199,9 @@ def learn(
         ranges = fit_ranges(filters, ends)
         blank = Ensemble({})
         cut = Cut(-1.0)
-        fitted = Fitted(list(filters), required, ranges, found.ranks, blank, judgement.uncovered, cut, takes_down)
+        learned = {name: judge.learned for name, judge in filters.items() if judge.learned is not None}
+        uncovered = judgement.uncovered
+        fitted = Fitted(list(filters), required, ranges, found.ranks, blank, uncovered, cut, takes_down, learned)
     votes: Patterns = count("Count votes", pool.parts(repeated), CountVotes(pool.source, filters, fitted))
     patterns, counts = votes.arrays()
     judged = ~fitted.ruled_out(patterns)
@@ -209,8 +210,10 @@ def learn(
         inner = patterns[judged][:, fitted.judges]
         ensemble = Ensemble.fit(aspects, judgement.models, inner, counts[judged])
         fitted = replace(fitted, ensemble=ensemble)
-    report = {"filters": _report_filters(fitted, patterns, counts), "usable": int(counts.sum())}
+    report: dict[str, Any] = {"filters": _report_filters(fitted, patterns, counts), "usable": int(counts.sum())}
     if frozen is None:
+        for name in fitted.learned:
+            report["filters"][name] |= filters[name].report()
         cut, how = find_cut(count, pool.parts(repeated), pool.source, judgement, fitted, patterns, counts)
         fitted = replace(fitted, cut=cut)
         report["order"] = how
@@ -224,6 +227,9 @@ def _report_filters(fitted: Fitted, patterns: np.ndarray, counts: np.ndarray) ->
     for index, weight, accuracy in zip(fitted.judges, weights, accuracies, strict=True):
         known = None if np.isnan(accuracy) else float(accuracy)
         found[fitted.names[index]] |= {"accuracy": known, "weight": float(weight)}  # type: ignore[dict-item]
+    for name in fitted.learned:
+        judged = found[name]["keep"] + found[name]["drop"]
+        found[name]["retained"] = found[name]["keep"] / judged if judged else None  # type: ignore[assignment]
     return found  # type: ignore[return-value]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -155,6 +156,32 @@ def read_scores(part: Part, source: Source, filters: Sequence[Filter]) -> list[n
     needed = _needed(filters)
     columns = source.columns(part.shard, _read_samples(part, source, needed, set()), needed)
     return [_score(judge, columns, part.shard) for judge in filters]
+
+
+def read_counts(part: Part, source: Source, filters: Sequence[Filter]) -> list[Any]:
+    """Lets filters count what they learn from, of samples that cannot be used too.
+
+    Args:
+        part: the shard.
+        source: where columns come from.
+        filters: (m,) filters that learn.
+
+    Returns:
+        (m,) statistics with `merge`.
+
+    Raises:
+        FilterError: one fails; names it and the shard.
+    """
+    needed = _needed(filters)
+    columns = source.columns(part.shard, _read_samples(part, source, needed, set()), needed)
+    counted = []
+    for judge in filters:
+        try:
+            counted.append(judge.count(columns))
+        except Exception as error:
+            place = f"filter kind {judge.kind} on shard {part.shard.name}"
+            raise FilterError(f"{place}: {type(error).__name__}: {error}") from error
+    return counted
 
 
 def _score(judge: Filter, columns: Mapping[str, pa.Array], shard: Shard) -> np.ndarray:

@@ -80,7 +80,7 @@ def gather(
     counts = {name: found["read"] for name, found in summary["shards"].items()}
     shards = [*config.shards, *vanished]
     seed = config.sections.keep.seed
-    sample = draw_sample(shards, counts, source, config.filters, experiment.output, seed)
+    sample = draw_sample(shards, counts, source, fitted.teach(config.filters), experiment.output, seed)
     extremes, edges = find_extremes(sample, fitted), find_edges(sample, fitted)
     rejects = find_rejects(sample, summary["reasons"])
     picks = [pick for gallery in extremes for pick in gallery.picks]

@@ -58,6 +58,13 @@ def example(kind):
     return kind(**values)
 
 
+def taught(filter_, columns):
+    """The filter after as many passes over a pool of one shard as it asks for."""
+    while filter_.learns:
+        filter_ = filter_.with_learned(filter_.fit(filter_.count(columns)))
+    return filter_
+
+
 def test_the_known_filters_are_found():
     assert {"boilerplate", "column", "language"} <= {parameter.id for parameter in defined()}
 
@@ -102,7 +109,17 @@ class TestContract:
     def test_null_rows_cannot_be_judged(self, classes):
         filter_ = example(classes[0])
         for n in (0, 3):
-            scores = filter_.score(types.MappingProxyType({name: pa.nulls(n) for name in filter_.reads}))
+            columns = types.MappingProxyType({name: pa.nulls(n) for name in filter_.reads})
+            scores = taught(filter_, columns).score(columns)
             assert scores.dtype == np.float32
             assert scores.shape == (n,)
             assert np.isnan(scores).all()
+
+    def test_what_is_learned_is_json_and_no_setting(self, classes):
+        filter_ = example(classes[0])
+        assert filter_.learned is None
+        one = taught(filter_, {name: pa.nulls(3) for name in filter_.reads})
+        assert json.loads(json.dumps(one.learned)) == one.learned
+        assert one == filter_
+        assert one.identity() == filter_.identity()
+        assert not dataclasses.replace(one).learned
