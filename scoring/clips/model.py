@@ -76,7 +76,7 @@ class Model(ABC):
         import torch
 
         with torch.inference_mode(), self.arithmetic():
-            return _unit(self._pictures(prepared))
+            return self.encode_pictures(prepared)
 
     def embed_drafts(self, drafts: Sequence[Any]) -> "torch.Tensor":
         """Embeds n pictures that the fast path opened.
@@ -101,7 +101,15 @@ class Model(ABC):
         import torch
 
         with torch.inference_mode(), self.arithmetic():
-            return _unit(self._captions(self.tokenise(captions)))
+            return self.encode_captions(self.tokenise(captions))
+
+    def encode_pictures(self, prepared: Sequence[Any]) -> "torch.Tensor":
+        """As `embed_pictures`, for whoever differentiates it and sets the arithmetic."""
+        return _unit(self._pictures(prepared))
+
+    def encode_captions(self, tokens: Any) -> "torch.Tensor":
+        """As `embed_captions`, from tokens, for whoever differentiates it and sets the arithmetic."""
+        return _unit(self._captions(tokens))
 
     @contextlib.contextmanager
     def arithmetic(self) -> Iterator[None]:
