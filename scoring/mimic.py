@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from chaffinch.scoring.alignment.columns import alignment_columns, fill_columns
 from chaffinch.scoring.clips.drafts import check_shape
 from chaffinch.scoring.clips.from_open_clip import OpenClipCheckpoint
 from chaffinch.scoring.clips.model import Precision, check_precision, resolve_precision
@@ -86,11 +87,7 @@ class Mimic(Scorer):
     @property
     def columns(self) -> Mapping[str, pa.DataType]:
         """Numbers, or vectors where there are several checkpoints."""
-        steps = len(self._current)
-        kind = pa.float32() if isinstance(self.pretrained, str) else pa.list_(pa.float32(), steps)
-        columns: dict[str, pa.DataType] = {name: kind for name in ("mimic_score", "loss", "similarity")}
-        columns |= {"reference_loss": pa.float32(), "excess_loss": kind}
-        return columns | ({"mimic_cosine": kind} if self.cosine else {})
+        return alignment_columns(None if isinstance(self.pretrained, str) else len(self._current), self.cosine)
 
     def identity(self) -> dict[str, Any]:
         """The settings, with the digests of local files in place of their paths.
@@ -189,19 +186,8 @@ class Mimic(Scorer):
         Returns:
             The columns, n values each.
         """
-        if not len(batch):
-            return {name: pa.array([], kind) for name, kind in self.columns.items()}
-        found = model.measure(batch.uids, batch.captions, batch.pictures, self.cosine)
-        measured = {
-            "mimic_score": found.mimic_score,
-            "loss": found.loss,
-            "similarity": found.similarity.clip(-1, 1),
-            "reference_loss": found.reference_loss,
-            "excess_loss": found.loss - found.reference_loss[:, None],
-        }
-        if found.mimic_cosine is not None:
-            measured["mimic_cosine"] = found.mimic_cosine
-        return {name: _column(measured[name], kind) for name, kind in self.columns.items()}
+        found = model.measure(batch.uids, batch.captions, batch.pictures, self.cosine) if len(batch) else None
+        return fill_columns(self.columns, found, np.ones(len(batch), bool))
 
     @property
     def _current(self) -> tuple[str, ...]:
@@ -268,9 +254,3 @@ def mimic_scores(
 
 def _several(value: str | tuple[str, ...]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else value
-
-
-def _column(values: np.ndarray, kind: pa.DataType) -> Column:
-    if pa.types.is_fixed_size_list(kind):
-        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), kind.list_size)
-    return np.ascontiguousarray(values.reshape(len(values)))

@@ -14,7 +14,7 @@ from chaffinch.scoring.alignment.direction import check_lineage, find_direction,
 from chaffinch.scoring.alignment.losses import Logits, against_bank
 from chaffinch.scoring.alignment.negatives import Negative
 from chaffinch.scoring.alignment.scores import mimic_cosine, mimic_score
-from chaffinch.scoring.clips.model import Model
+from chaffinch.scoring.alignment.towers import Towers
 
 _log = logging.getLogger(__name__)
 
@@ -88,9 +88,9 @@ class Aligner:
 
     def __init__(
         self,
-        current: Sequence[Model],
+        current: Sequence[Towers],
         names: Sequence[str],
-        reference: Model,
+        reference: Towers,
         negatives: Sequence[Negative],
         layers: Sequence[str],
         method: Method,
@@ -229,7 +229,7 @@ class Aligner:
             )
 
 
-def _judge(model: Model, pairs: Pairs, bank: Tensors) -> Tensors:
+def _judge(model: Towers, pairs: Pairs, bank: Tensors) -> Tensors:
     """Losses among the bank and similarities of n pairs, (n,) each."""
     pictures, captions = model.encode_pictures(pairs.pictures), model.encode_captions(pairs.tokens)
     with _exact(model):
@@ -237,7 +237,7 @@ def _judge(model: Model, pairs: Pairs, bank: Tensors) -> Tensors:
         return against_bank(pictures, captions, bank[0], bank[1], pairs.hidden, _logits(model)), similarity
 
 
-def _differentiate(step: _Step, model: Model, pairs: Pairs) -> tuple[Tensors, Tensors]:
+def _differentiate(step: _Step, model: Towers, pairs: Pairs) -> tuple[Tensors, Tensors]:
     """Losses, similarities, and losses among a bank that stands still, (n,) each; and their slopes."""
 
     def judge(bank: Tensors) -> Tensors:
@@ -252,7 +252,7 @@ def _differentiate(step: _Step, model: Model, pairs: Pairs) -> tuple[Tensors, Te
     return step.derivative.evaluate(judge, step.bank)
 
 
-def _embed(model: Model, pairs: Pairs) -> Tensors:
+def _embed(model: Towers, pairs: Pairs) -> Tensors:
     """(k, d) embeddings of pictures and of captions, a batch at a time."""
     parts = [
         (
@@ -265,19 +265,19 @@ def _embed(model: Model, pairs: Pairs) -> Tensors:
     return torch.cat(pictures), torch.cat(captions)
 
 
-def _carry(derivative: Derivative, model: Model, pairs: Pairs) -> Carried:
+def _carry(derivative: Derivative, model: Towers, pairs: Pairs) -> Carried:
     """The embeddings of a bank and how they move."""
     return derivative.carry(lambda _: _embed(model, pairs))
 
 
-def _logits(model: Model) -> Logits:
+def _logits(model: Towers) -> Logits:
     """With the scale and bias of the network as it is at the moment, which may be dual numbers."""
     network = model.network
     bias = getattr(network, "logit_bias", None)
     return Logits(network.logit_scale.exp().reshape(()), None if bias is None else bias.reshape(()))
 
 
-def _exact(model: Model) -> torch.autocast:
+def _exact(model: Towers) -> torch.autocast:
     """float32, whatever the precision of the networks."""
     return torch.autocast(model.device, enabled=False)
 

@@ -4,11 +4,10 @@ import glob
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from PIL import Image
+from typing import Any
 
 from chaffinch.scoring.images import decode
 from chaffinch.scoring.scorer import SampleError
@@ -23,12 +22,12 @@ class Negative:
     Attributes:
         uid: as in its json; None where it has none.
         caption: never empty.
-        picture: mode RGB.
+        picture: what the towers' `transform` takes: of mode RGB where they read pictures, its features otherwise.
     """
 
     uid: str | None
     caption: str
-    picture: Image.Image
+    picture: Any
 
 
 @dataclass(frozen=True)
@@ -86,9 +85,8 @@ def draw_negatives(paths: Sequence[Path], count: int, seed: int) -> list[Negativ
     for path in paths:
         for name, place in _pairs(path):
             known.setdefault(place.uid or name, place)
-    order = sorted(known, key=lambda name: (hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest(), name))
     drawn: list[Negative] = []
-    for name in order:
+    for name in shuffled(known, seed):
         negative = _read(known[name])
         if negative is not None:
             drawn.append(negative)
@@ -100,6 +98,11 @@ def draw_negatives(paths: Sequence[Path], count: int, seed: int) -> list[Negativ
             "least: name shards of trusted pairs"
         )
     return drawn
+
+
+def shuffled(names: Iterable[str], seed: int) -> list[str]:
+    """Names in an order that follows from them and a seed, so that who is drawn depends on no place or machine."""
+    return sorted(names, key=lambda name: (hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest(), name))
 
 
 def _pairs(path: Path) -> Iterator[tuple[str, _Place]]:
