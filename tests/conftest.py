@@ -1,6 +1,7 @@
 """Builders of small real pools, made from bytes; fixtures because test modules do not import each other."""
 
 import functools
+import gc
 import hashlib
 import importlib.util
 import io
@@ -28,6 +29,14 @@ hypothesis.settings.register_profile("search", max_examples=1000, deadline=None)
 hypothesis.settings.load_profile("steady")
 
 Members = Sequence[tuple[str, bytes]]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported to collect the tests stays to the end: the product collects garbage after each scorer, and need
+    not look through a million objects of all test modules each time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _make_tar(members: Members, form: int = tarfile.USTAR_FORMAT) -> bytes:
