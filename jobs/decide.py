@@ -139,7 +139,9 @@ def show(summary: Mapping[str, Any]) -> str:
     ]
     header = ["filter", "covers", "votes keep", "votes drop", "conflicts", "only it drops", "weight"]
     lines = [table(header, rows)] if rows else []
-    lines += [_tell_quality(name, found) for name, found in summary["filters"].items() if found.get("retained")]
+    lines += [
+        _tell_quality(name, found) for name, found in summary["filters"].items() if found.get("retained") is not None
+    ]
     share = summary["kept"] / max(summary["read"] - summary["rejected"], 1)
     lines.append(
         f"read {summary['read']} = kept {summary['kept']} + dropped {summary['dropped']} + rejected "
