@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from chaffinch.scoring.alignment.columns import alignment_columns, fill_columns
+from chaffinch.scoring.alignment.columns import alignment_columns, check_alignment, fill_columns
 from chaffinch.scoring.clips.drafts import check_shape
 from chaffinch.scoring.clips.from_open_clip import OpenClipCheckpoint
 from chaffinch.scoring.clips.model import Precision, check_precision, resolve_precision
@@ -119,21 +119,11 @@ class Mimic(Scorer):
             raise ValueError(f"derivative {self.derivative!r} is unknown: use one of {', '.join(get_args(Method))}")
         if self.derivative == "central" and self.precision == "bfloat16":
             raise ValueError("derivative central needs precision float32: bfloat16 rounds its small step away")
-        if self.bank < 2:
-            raise ValueError(f"bank is {self.bank}: give 2 or more negatives")
-        if not self.layers:
-            raise ValueError("layers is empty: name some, or leave it out to take all")
-        if not self._current:
-            raise ValueError("pretrained is empty: name the current model's weights")
         for checkpoint in (*self._checkpoints, OpenClipCheckpoint(self.model, self.reference)):
             checkpoint.check()
         digests = [one.identity()["pretrained"] for one in self._checkpoints]
         reference = OpenClipCheckpoint(self.model, self.reference).identity()["pretrained"]
-        if reference in digests:
-            raise ValueError(
-                f"reference {self.reference!r} is the current model itself: name weights that were trained for longer, "
-                "or on cleaner pairs"
-            )
+        check_alignment("pretrained", digests, self.reference, reference, self.layers, self.bank)
         find_negatives(_several(self.negatives))
 
     def load(self, device: str) -> "Aligner":

@@ -1,6 +1,6 @@
-"""The columns that scorers of alignment write, whatever the model."""
+"""The columns that scorers of alignment write, and what their settings have in common, whatever the model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,3 +59,32 @@ def fill_columns(columns: Mapping[str, pa.DataType], found: "Alignment | None", 
         vectors = pa.types.is_fixed_size_list(kind)
         filled[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), steps) if vectors else values[:, 0]
     return filled
+
+
+def check_alignment(
+    setting: str, current: Sequence[str], reference: str, digest: str, layers: Sequence[str], bank: int
+) -> None:
+    """Looks for settings that contradict themselves.
+
+    Args:
+        setting: which one names the current models.
+        current: digests of their weights.
+        reference: the reference's weights, as the setting names them.
+        digest: of these.
+        layers: patterns of parameters.
+        bank: how many negatives.
+
+    Raises:
+        ValueError: what is wrong, and the remedy.
+    """
+    if bank < 2:
+        raise ValueError(f"bank is {bank}: give 2 or more negatives")
+    if not layers:
+        raise ValueError("layers is empty: name some, or leave it out to take all")
+    if not current:
+        raise ValueError(f"{setting} is empty: name the current model's weights")
+    if digest in current:
+        raise ValueError(
+            f"reference {reference!r} is the current model itself: name weights that were trained for longer, "
+            "or on cleaner pairs"
+        )
