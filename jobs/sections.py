@@ -104,7 +104,14 @@ class TrainSettings(TrainPlaces, Recipe):
 
 @dataclass(frozen=True)
 class LightSettings(TrainPlaces, LightRecipe):
-    """`train:` with `model: light_clip`: a recipe for light heads, and places."""
+    """`train:` with `model: light_clip`: a recipe for light heads, and places.
+
+    Attributes:
+        checkpoint_every: epochs after which heads are kept, as epoch_<number>.pt; then epoch_0.pt, the first weights,
+            is kept too. An epoch takes each whole batch of pairs once.
+    """
+
+    checkpoint_every: Annotated[int, Field(ge=1)] | None = None
 
 
 def train_settings(section: Mapping[str, Any]) -> type[TrainSettings] | type[LightSettings]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from chaffinch.pipeline.batches import THREADS
 from chaffinch.scoring.devices import device_class
 from chaffinch.scoring.light.recipe import LightRecipe
 from chaffinch.scoring.scorer import Scorer
+from chaffinch.scoring.weights import digest
 
 if TYPE_CHECKING:
-    from chaffinch.scoring.light.training import Pairs
+    from chaffinch.scoring.light.features import Measured
 
 _BATCH = 64
 _SAID_EVERY = 10
@@ -39,45 +41,63 @@ def train_light(
         results.json's content.
 
     Raises:
-        ConfigError: too few samples can be read.
+        ConfigError: too few samples can be read, or the heads to go on from cannot.
         JobError: the folder holds another training.
     """
     settings, scorer = training.settings, training.features
     assert isinstance(settings, LightSettings)
     assert scorer is not None
-    recipe = {field.name: getattr(settings, field.name) for field in dataclasses.fields(LightRecipe)}
-    made_from = json.loads(json.dumps(recipe | {"input": samples.digest, "detector": scorer.identity()}))
+    try:
+        pretrained = settings.pretrained_path()
+    except ValueError as error:
+        raise training.document.error(("train", "pretrained"), str(error)) from error
+    made_from = _made_from(settings, pretrained, samples, scorer)
     path = files.join(training.folder, "results.json")
     known = _known(path, made_from)
     if known is not None:
         console.say(f"already trained: {training.folder}")
         return known
     from chaffinch.scoring.light.checkpoint import Model, save_checkpoint
-    from chaffinch.scoring.light.training import LightTrainer
+    from chaffinch.scoring.light.negatives import KEPT_PAIRS, save_pairs
+    from chaffinch.scoring.light.training import LightTrainer, Pairs, first_heads
     from chaffinch.scoring.training.retrieval import Retrieval, recall_of
 
     began = time.monotonic()
-    pairs, unusable = _measure(training, scorer, samples, "training", console)
+    try:
+        first = first_heads(settings)
+    except ValueError as error:
+        raise training.document.error(("train", "pretrained"), str(error)) from error
+    found = _measure(training, scorer, samples, "training", console)
+    pairs, unusable = Pairs(found.features, found.captions), _reasons(found)
     measured = time.monotonic()
     try:
-        trainer = LightTrainer(settings, pairs)
+        trainer = LightTrainer(settings, pairs, first)
     except ValueError as error:
         raise training.document.error((*training.place,), str(error)) from error
     console.say(f"light_clip: {len(trainer.vocabulary)} words, {trainer.steps} steps of {settings.batch(len(pairs))}")
-    log = []
+    log, every = [], settings.checkpoint_every
+
+    def keep(name: str) -> None:
+        with files.writing(files.join(training.folder, name)) as file:
+            save_checkpoint(file, trainer.heads, trainer.vocabulary)
+
+    if every is not None:
+        keep("epoch_0.pt")
     for epoch in trainer.run():
         log.append(dataclasses.asdict(epoch))
+        if every is not None and epoch.complete and epoch.epoch % every == 0:
+            keep(f"epoch_{epoch.epoch}.pt")
         if epoch.epoch % _SAID_EVERY == 0:
             console.say(f"train: epoch {epoch.epoch}, loss {epoch.loss:.3f}")
     trained = time.monotonic()
     retrieval = None
     if evaluation is not None:
-        others, lost = _measure(training, scorer, evaluation, "evaluation", console)
+        others = _measure(training, scorer, evaluation, "evaluation", console)
         model = Model(trainer.heads, trainer.vocabulary)
         flat = [(row, text) for row, texts in enumerate(others.captions) for text in texts]
         embedded = model.embed_pictures(others.features), model.embed_captions([text for _, text in flat])
         to_text, to_image = recall_of(*embedded, np.array([row for row, _ in flat]))
-        retrieval = dataclasses.asdict(Retrieval(len(others), len(flat), to_text, to_image, lost))
+        retrieval = dataclasses.asdict(Retrieval(len(others.features), len(flat), to_text, to_image, _reasons(others)))
     for reason, count in samples.rejected.items():
         unusable[reason] = unusable.get(reason, 0) + count
     results = {
@@ -92,8 +112,10 @@ def train_light(
         "checkpoint": "final.pt",
         "made_from": made_from,
     }
-    with files.writing(files.join(training.folder, "final.pt")) as file:
-        save_checkpoint(file, trainer.heads, trainer.vocabulary)
+    keep("final.pt")
+    uids = [uid for index, uid in enumerate(samples.uids) if index not in found.unusable]
+    with files.writing(files.join(training.folder, KEPT_PAIRS)) as file:
+        save_pairs(file, settings.features.partition(".")[2], found.features, found.captions, uids)
     lines = "".join(json.dumps(entry) + "\n" for entry in log)
     files.write_bytes(files.join(training.folder, "log.jsonl"), lines.encode())
     seconds = {"features": measured - began, "train": trained - measured, "evaluate": time.monotonic() - trained}
@@ -119,20 +141,34 @@ def _known(path: str, made_from: dict[str, Any]) -> dict[str, Any] | None:
     return results
 
 
-def _measure(
-    training: Training, scorer: Scorer, samples: ShardSamples, label: str, console: Console
-) -> tuple["Pairs", dict[str, int]]:
+def _made_from(
+    settings: LightSettings, pretrained: Path | None, samples: ShardSamples, scorer: Scorer
+) -> dict[str, Any]:
+    """All that decides which heads come out, and which of them are kept, as plain values."""
+    recipe = {field.name: getattr(settings, field.name) for field in dataclasses.fields(LightRecipe)}
+    recipe["pretrained"] = None if pretrained is None else digest(pretrained)  # wherever it lies
+    recipe["checkpoint_every"] = settings.checkpoint_every
+    made_from: dict[str, Any] = json.loads(
+        json.dumps(recipe | {"input": samples.digest, "detector": scorer.identity()})
+    )
+    return made_from
+
+
+def _measure(training: Training, scorer: Scorer, samples: ShardSamples, label: str, console: Console) -> "Measured":
     """The features of all pictures; kept, since they take longer than the training."""
     from chaffinch.scoring.light.features import measure_features
-    from chaffinch.scoring.light.training import Pairs
 
     settings = training.settings
     assert isinstance(settings, LightSettings)
     device = device_class(training.sections.run.device)
     column = settings.features.partition(".")[2]
     console.say(f"{label}: measuring {settings.features} of {len(samples)} pictures")
-    found = measure_features(scorer, column, samples, device, _BATCH, settings.workers or THREADS)
+    return measure_features(scorer, column, samples, device, _BATCH, settings.workers or THREADS)
+
+
+def _reasons(found: "Measured") -> dict[str, int]:
+    """Why pictures could not be measured -> how many."""
     reasons: dict[str, int] = {}
     for reason in found.unusable.values():
         reasons[reason] = reasons.get(reason, 0) + 1
-    return Pairs(found.features, found.captions), reasons
+    return reasons

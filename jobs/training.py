@@ -119,6 +119,7 @@ class ShardSamples:
 
     Attributes:
         rejected: why samples of the shards are not usable -> how many.
+        uids: of the usable ones.
         digest: of all that the shards hold.
     """
 
@@ -133,13 +134,16 @@ class ShardSamples:
         self._key = captions_key
         self._handles: list[int] = []
         self._open = ExitStack()
+        self.uids: list[str | None] = []
         contents, spans = [], []
         with ExitStack() as undo:
             undo.enter_context(self._open)
             for shard in shards:
                 table = index_shard(shard)
                 contents.append((table.schema.metadata or {}).get(b"content", b"").decode())
-                spans += [self._spans(row) for row in table.to_pylist() if self._is_usable(row)]
+                usable = [row for row in table.to_pylist() if self._is_usable(row)]
+                spans += [self._spans(row) for row in usable]
+                self.uids += [row["uid"] for row in usable]
                 self._handles += [self._open_shard(shard)] * (len(spans) - len(self._handles))
             undo.pop_all()  # listed without an error: the shards stay open until this is closed
         self._places = np.array(spans, np.int64).reshape(-1, 4)  # offset and size of picture, of text

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from chaffinch.scoring import weights as files
+from chaffinch.scoring.light.stored import check_features, stored_features
 from chaffinch.scoring.scorer import Batch, Column, Scorer
 
 if TYPE_CHECKING:
@@ -76,12 +76,7 @@ class LightClip(Scorer):
         Raises:
             ValueError: they are not.
         """
-        kind = types[self.features]
-        vector = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
-        if not vector or not pa.types.is_floating(kind.value_type):
-            raise ValueError(
-                f"features: {self.features} is {kind}, not a vector; an onnx_detector with `features: true` writes one"
-            )
+        check_features(self.features, types)
 
     def load(self, device: str) -> "Model":
         """Loads heads and vocabulary; they run on the CPU, which they hardly keep busy.
@@ -113,15 +108,8 @@ class LightClip(Scorer):
             ValueError: the features are not those that the heads were trained on.
         """
         lists = batch.columns[self.features]
-        lengths = np.unique(pc.list_value_length(lists).to_numpy(zero_copy_only=False))
-        if len(batch) and lengths.tolist() != [model.features]:
-            raise ValueError(
-                f"{self.features} has vectors of {', '.join(map(str, lengths))} numbers, but the heads of "
-                f"{self.weights} were trained on {model.features}: train them with this detector"
-            )
-        features = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(batch), model.features).astype(np.float32)
-        judged = np.isfinite(features).all(axis=1)
-        images = model.embed_pictures(np.where(judged[:, None], features, 0))
+        features, judged = stored_features(lists, model.features, self.features, self.weights)
+        images = model.embed_pictures(features)
         captions = model.embed_captions(batch.captions)
         similarity = np.clip((images * captions).sum(axis=1), -1, 1).astype(np.float32)
         columns: dict[str, Column] = {"similarity": np.where(judged, similarity, np.float32(np.nan))}

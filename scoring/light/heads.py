@@ -1,5 +1,6 @@
 """The two heads: a picture from a detector's features, a caption from a gated bag of its words."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-_LARGEST_SCALE = 100.0
+_LARGEST_LOGIT_SCALE = math.log(100.0)
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Heads(nn.Module):
         bag = empty.expand(-1, self.size.dimensions).index_add(0, owners, gates * self.words(numbers)) / total
         return functional.normalize(self.caption(bag), dim=-1)
 
-    def scale(self) -> torch.Tensor:
-        """What cosines are multiplied by before the softmax, at most 100."""
-        return self.logit_scale.exp().clamp(max=_LARGEST_SCALE)
+    def limit_scale(self) -> None:
+        """Brings what cosines are multiplied by, the exponential of logit_scale, down to 100 where a step led above."""
+        with torch.no_grad():
+            self.logit_scale.clamp_(max=_LARGEST_LOGIT_SCALE)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 EPOCHS = 100
@@ -32,6 +33,9 @@ class LightRecipe:
         seed: of first weights, order, captions drawn and what is left out.
         captions_key: an entry of the samples' json that lists several captions, of which each visit draws one; None
             takes the caption proper.
+        pretrained: trained heads, or their first weights, to go on from, such as epoch_0.pt. Their words, and what
+            features are standardised by, are kept, so that mimic scores can be taken between what two trainings from
+            the same file come to; `least_count` is of no consequence then.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -52,6 +56,7 @@ class LightRecipe:
     dimensions: int = 512
     seed: int = 0
     captions_key: str | None = None
+    pretrained: str | None = None
 
     def check(self) -> None:
         """Looks for what is wrong with the settings.
@@ -80,6 +85,13 @@ class LightRecipe:
         for name, (value, right, allowed) in limits.items():
             if not right:
                 raise ValueError(f"{name} is {value!r}; it has to be {allowed}")
+
+    def pretrained_path(self) -> Path | None:
+        """Where the heads to go on from lie; None where there are none to be; ValueError where they are not there."""
+        path = None if self.pretrained is None else Path(self.pretrained).expanduser()
+        if path is not None and not path.is_file():
+            raise ValueError(f"pretrained {self.pretrained!r} is not a file here: correct the path, or train it first")
+        return path
 
     def batch(self, pairs: int) -> int:
         """The size of a batch."""

@@ -52,6 +52,19 @@ class Reference:
                     return len(vector)
         raise ValueError(f"{str(self.parts[0].vectors)!r} and what lies beside it hold no {self.vectors!r}")
 
+    def rows(self, number: int) -> list[tuple[str | None, list[str]]]:
+        """What identifies each row of a part, its uid or else its place, and its captions; ValueError as `read`."""
+        part = self.parts[number]
+        captions = [_texts(entry) for entry in _column(part.captions, self.captions).to_pylist()]
+        uids: list[str | None] = [f"{number} {row}" for row in range(len(captions))]
+        if part.uids is not None:
+            uids = _column(part.uids, "uid").to_pylist()
+        return list(zip(uids, captions, strict=True))
+
+    def vectors_of(self, number: int) -> pa.Array:
+        """The vectors of a part's rows, null where there is none; ValueError as `read`."""
+        return _vectors(self.parts[number].vectors, self.vectors)
+
     def read(self, most: int) -> CaptionedPictures:
         """Reads the pictures that have an embedding with a direction, and a caption with words.
 
@@ -65,20 +78,16 @@ class Reference:
             ValueError: there are none, or tables do not belong together.
         """
         found: dict[str, tuple[int, int, frozenset[str]]] = {}
-        for number, part in enumerate(self.parts):
-            captions = [words_of(_texts(entry)) for entry in _column(part.captions, self.captions).to_pylist()]
-            uids = [f"{number} {row}" for row in range(len(captions))]
-            if part.uids is not None:
-                uids = _column(part.uids, "uid").to_pylist()
-            for row, (uid, words) in enumerate(zip(uids, captions, strict=True)):
-                if words and uid is not None:
+        for number in range(len(self.parts)):
+            for row, (uid, texts) in enumerate(self.rows(number)):
+                if uid is not None and (words := words_of(texts)):
                     found.setdefault(uid, (number, row, words))
         names = sorted(found, key=lambda uid: hashlib.blake2b(uid.encode(), digest_size=8).digest())[:most]
         names.sort(key=lambda uid: found[uid][:2])
         kept: list[str] = []
         vectors: list[np.ndarray] = []
         for number, part in enumerate(self.parts):
-            column = _vectors(part.vectors, self.vectors)
+            column = self.vectors_of(number)
             here = [uid for uid in names if found[uid][0] == number and column[found[uid][1]].is_valid]
             try:
                 units = directions(column.take(pa.array([found[uid][1] for uid in here], pa.int64())))

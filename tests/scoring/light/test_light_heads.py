@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from chaffinch.scoring.light.checkpoint import Model, load_checkpoint, save_checkpoint
 from chaffinch.scoring.light.heads import Heads, Size
 from chaffinch.scoring.light.recipe import LightRecipe
-from chaffinch.scoring.light.training import LightTrainer, Pairs
+from chaffinch.scoring.light.training import LightTrainer, Pairs, first_heads
 from chaffinch.scoring.light.vocabulary import MOST_WORDS, UNKNOWN, Vocabulary, words
 from chaffinch.scoring.training.retrieval import recall_of
 
@@ -135,6 +135,12 @@ def trained(pairs: Pairs, **settings) -> Model:
     return Model(trainer.heads, trainer.vocabulary)
 
 
+def equal(heads: Heads, others: Heads) -> set[str]:
+    """The tensors in which two heads are the same to the bit."""
+    there = others.state_dict()
+    return {name for name, value in heads.state_dict().items() if torch.equal(value, there[name])}
+
+
 class TestTraining:
     def test_finds_the_planted_pairs(self):
         model = trained(planted(400, 0), epochs=30, dropout=0.1)
@@ -168,6 +174,51 @@ class TestTraining:
             LightTrainer(recipe(), planted(1, 0))
         with pytest.raises(ValueError, match="no word occurs in 99 captions"):
             LightTrainer(recipe(least_count=99), planted(9, 0))
+
+    def test_goes_on_from_given_heads_with_their_words_and_their_standard(self, tmp_path):
+        begun = LightTrainer(recipe(epochs=2), planted(60, 0))
+        path = tmp_path / "epoch_0.pt"
+        with path.open("wb") as file:
+            save_checkpoint(file, begun.heads, begun.vocabulary)
+        settings = recipe(epochs=2, pretrained=str(path), seed=5)
+        first = first_heads(settings)
+        others = Pairs(planted(60, 1).features * 2 + 1, [["a strange dog"]] * 30 + [["a lamp"]] * 30)
+        trainer = LightTrainer(settings, others, first)
+        assert trainer.vocabulary == begun.vocabulary
+        assert equal(trainer.heads, begun.heads) == set(begun.heads.state_dict())
+        epochs = list(trainer.run())
+        assert [epoch.complete for epoch in epochs] == [True] * len(epochs)
+        assert equal(trainer.heads, begun.heads) == {"centre", "spread"}
+        assert equal(first.heads, begun.heads) == set(begun.heads.state_dict())  # they were copied
+        # Going on and drawing are the same training where the pairs are.
+        straight = LightTrainer(recipe(epochs=2), planted(60, 0))
+        again = LightTrainer(recipe(epochs=2, pretrained=str(path)), planted(60, 0), first)
+        for one in (straight, again):
+            list(one.run())
+        assert equal(straight.heads, again.heads) == set(begun.heads.state_dict())
+
+    def test_refuses_to_go_on_from_what_does_not_fit(self, tmp_path):
+        begun = LightTrainer(recipe(), planted(60, 0))
+        path = tmp_path / "epoch_0.pt"
+        with path.open("wb") as file:
+            save_checkpoint(file, begun.heads, begun.vocabulary)
+        with pytest.raises(ValueError, match="hidden is 512, and 32 in pretrained: say so here"):
+            first_heads(LightRecipe("light_clip", "yolox.features", pretrained=str(path)))
+        with pytest.raises(ValueError, match="is not a file here"):
+            first_heads(recipe(pretrained=str(tmp_path / "no.pt")))
+        narrow = Pairs(np.zeros((9, 5), np.float32), [["a dog"]] * 9)
+        with pytest.raises(ValueError, match=r"reads 16 features, and yolox\.features has 5: name heads"):
+            LightTrainer(recipe(), narrow, first_heads(recipe(pretrained=str(path))))
+
+    def test_an_epoch_that_is_cut_short_is_not_complete(self):
+        trainer = LightTrainer(recipe(samples_seen=32 * 5), planted(64, 0))
+        assert [epoch.complete for epoch in trainer.run()] == [True, True, False]
+
+    def test_the_scale_stays_within_its_limit(self):
+        trainer = LightTrainer(recipe(epochs=1), planted(64, 0))
+        torch.nn.init.constant_(trainer.heads.logit_scale, 9.0)
+        list(trainer.run())
+        assert trainer.heads.logit_scale.exp().item() <= 100.001
 
     @pytest.mark.parametrize("name", ["epochs", "samples_seen"])
     def test_steps(self, name):
