@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from chaffinch.scoring.alignment.derivatives import Carried, Derivative, Method, Tensors, differentiate, gradient_length
 from chaffinch.scoring.alignment.direction import check_lineage, find_direction, own_state
 from chaffinch.scoring.alignment.losses import Logits, against_bank
-from chaffinch.scoring.alignment.negatives import Negative
+from chaffinch.scoring.alignment.negatives import Negative, caption_key
 from chaffinch.scoring.alignment.scores import mimic_cosine, mimic_score
 from chaffinch.scoring.alignment.towers import Towers
 
@@ -111,19 +112,21 @@ class Aligner:
         """
         self.model = current[0]
         self._reference = reference
-        self._keys = [_key(negative.caption) for negative in negatives]
-        self._uids = [negative.uid for negative in negatives]
+        self._bank = len(negatives)
+        self._saying, self._called = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list)
+        for column, negative in enumerate(negatives):
+            self._saying[caption_key(negative.caption)].append(column)
+            if negative.uid is not None:
+                self._called[negative.uid].append(column)
         pictures = [self.model.transform(negative.picture) for negative in negatives]
         tokens = self.model.tokenise([negative.caption for negative in negatives])
-        own = self._hidden(self._uids, [negative.caption for negative in negatives])
-        own.fill_diagonal_(True)
+        own = self._hidden([negative.uid for negative in negatives], [negative.caption for negative in negatives])
         everything = Pairs(pictures, tokens, own)
         network = self.model.network
         target = own_state(network, reference.network.state_dict())
-        with self.model.arithmetic():
-            with torch.no_grad():
-                self._known = _embed(reference, everything)
-            reference_loss = float(self._reference_losses(everything).mean())
+        with self.model.arithmetic(), torch.no_grad():
+            self._known = _embed(reference, everything)
+            reference_loss = float(_bank_losses(reference, self._known, own).mean())
         self._steps: list[_Step] = []
         self._trusted: list[tuple[float, float]] = []
         for model, name in zip(current, names, strict=True):
@@ -137,7 +140,7 @@ class Aligner:
             with self.model.arithmetic():
                 bank = _carry(derivative, self.model, everything)
                 step = _Step(derivative, bank, derivative.values(bank))
-                losses = _differentiate(step, self.model, everything)[0][0]
+                losses = derivative.evaluate(lambda known: (_bank_losses(self.model, known, own),), bank)[0][0]
             self._steps.append(step)
             self._trusted.append((float(losses.mean()), float(losses.std()) / math.sqrt(len(losses))))
             if reference_loss >= self._trusted[-1][0]:
@@ -201,11 +204,10 @@ class Aligner:
 
     def _hidden(self, uids: Sequence[str | None], captions: Sequence[str]) -> torch.Tensor:
         """(n, k) whether a pair of the bank is the sample itself, or has its caption."""
-        hidden = torch.zeros(len(uids), len(self._keys), dtype=torch.bool)
+        hidden = torch.zeros(len(uids), self._bank, dtype=torch.bool)
         for row, (uid, caption) in enumerate(zip(uids, captions, strict=True)):
-            key = _key(caption)
-            for column, (other, known) in enumerate(zip(self._uids, self._keys, strict=True)):
-                hidden[row, column] = known == key or (uid is not None and uid == other)
+            hidden[row, self._saying.get(caption_key(caption), [])] = True
+            hidden[row, self._called.get(uid, []) if uid else []] = True
         return hidden.to(self.model.device)
 
     def _watch(self, number: int, losses: torch.Tensor) -> None:
@@ -265,6 +267,12 @@ def _embed(model: Towers, pairs: Pairs) -> Tensors:
     return torch.cat(pictures), torch.cat(captions)
 
 
+def _bank_losses(model: Towers, bank: Tensors, own: torch.Tensor) -> torch.Tensor:
+    """(k,) losses of the bank's pairs among the others, from their embeddings."""
+    with _exact(model):
+        return against_bank(bank[0], bank[1], bank[0], bank[1], own, _logits(model))
+
+
 def _carry(derivative: Derivative, model: Towers, pairs: Pairs) -> Carried:
     """The embeddings of a bank and how they move."""
     return derivative.carry(lambda _: _embed(model, pairs))
@@ -280,8 +288,3 @@ def _logits(model: Towers) -> Logits:
 def _exact(model: Towers) -> torch.autocast:
     """float32, whatever the precision of the networks."""
     return torch.autocast(model.device, enabled=False)
-
-
-def _key(caption: str) -> str:
-    """Captions that differ in blanks or capitals alone say the same."""
-    return " ".join(caption.split()).casefold()

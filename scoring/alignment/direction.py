@@ -13,7 +13,7 @@ LEAST_COSINE = 0.1
 """Between the matrices of two models of one lineage. Those of unrelated ones are all but orthogonal: of p random
 numbers the cosine is about 1 / sqrt(p)."""
 
-_STATISTICS = (nn.modules.batchnorm._BatchNorm,)
+_STATISTICS = nn.modules.batchnorm._NormBase
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Direction:
     """v = reference - current weights, restricted to chosen parameters.
 
     Attributes:
-        tensors: name of a parameter -> its part of v, float32. Of tensors that are tied one name alone.
+        tensors: name of a parameter -> its part of v, float32 or float64. Of tensors that are tied one name alone.
         length: |v| over all of them, more than 0.
     """
 
@@ -50,21 +50,25 @@ def find_direction(
         ValueError: a weight is no finite number; no parameter matches a pattern; the two are equal where it counts.
     """
     names = choose_parameters(network, layers)
+    _check_numbers(network, current, "current model")
+    _check_numbers(network, reference, "reference")
     tensors: dict[str, torch.Tensor] = {}
     squares = 0.0
     for name in names:
-        for whose, state in (("current model", current), ("reference", reference)):
-            if not bool(torch.isfinite(state[name]).all()):
-                raise ValueError(
-                    f"the {whose} has weights that are no finite numbers, in {name}: take another checkpoint"
-                )
-        here = current[name].detach().float()
-        tensors[name] = reference[name].detach().to(here.device).float() - here
+        here = at_least_single(current[name].detach())
+        tensors[name] = reference[name].detach().to(here) - here
         squares += float(tensors[name].double().square().sum())
     if squares == 0:
-        where = "" if tuple(layers) == ("*",) else f" in layers {', '.join(layers)}"
-        raise ValueError(f"reference and current model have the same weights{where}: there is no way between them")
+        every = tuple(layers) == ("*",)
+        where = "" if every else f" in layers {', '.join(layers)}"
+        remedy = "of weights that were trained for longer, or on cleaner pairs" + ("" if every else ", or other layers")
+        raise ValueError(f"reference and current model have the same weights{where}: name a reference {remedy}")
     return Direction(tensors, math.sqrt(squares))
+
+
+def at_least_single(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in float32, or as it is where it is float64."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def own_state(network: nn.Module, state: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
@@ -154,23 +158,31 @@ def check_lineage(
         for name, _ in module.named_buffers(recurse=False)
     }
     remedy = "take one that was trained from the current model's own first weights, or from which it was fine-tuned"
-    kept = dict(network.named_buffers())
-    for name in kept.keys() & current.keys() - running:
-        if not torch.equal(current[name].cpu(), reference[name].cpu()):
+    for name in dict(network.named_buffers()):
+        if name in current and name not in running and not torch.equal(current[name], reference[name]):
             raise ValueError(f"reference and current model differ in {name}, which training does not change: {remedy}")
     product = squares = others = 0.0
     for name, parameter in network.named_parameters():
-        if parameter.ndim < 2 or name not in current:
+        if parameter.ndim < 2:
             continue
-        here, there = current[name].detach().double().cpu(), reference[name].detach().double().cpu()
+        here, there = current[name].detach().double(), reference[name].detach().double()
         product += float((here * there).sum())
         squares += float(here.square().sum())
         others += float(there.square().sum())
     cosine = product / math.sqrt(squares * others) if squares and others else 1.0
-    if abs(cosine) < LEAST_COSINE:
+    if cosine < LEAST_COSINE:
         raise ValueError(
-            f"reference and current model are strangers: the cosine between their weights is {cosine:.3f}; {remedy}"
+            f"reference and current model are strangers: the cosine between their weights is {cosine:.3f}; {remedy}, "
+            "not so long ago that nothing is left of them"
         )
+
+
+def _check_numbers(network: nn.Module, state: Mapping[str, torch.Tensor], whose: str) -> None:
+    """Refuses weights that would make every score NaN, in chosen layers or not; buffers may hold infinite masks."""
+    weights = {name for name, _ in network.named_parameters()}
+    for name, tensor in state.items():
+        if not bool(torch.isfinite(tensor).all() if name in weights else not torch.isnan(tensor).any()):
+            raise ValueError(f"the {whose} has weights that are no finite numbers, in {name}: take another checkpoint")
 
 
 def _matches(name: str, pattern: str) -> bool:

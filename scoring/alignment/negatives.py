@@ -7,8 +7,9 @@ import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from chaffinch.scoring.clips.drafts import check_shape
 from chaffinch.scoring.images import decode
 from chaffinch.scoring.scorer import SampleError
 
@@ -20,7 +21,7 @@ class Negative:
     """One pair.
 
     Attributes:
-        uid: as in its json; None where it has none.
+        uid: as in its json, in lower case; None where it has none.
         caption: never empty.
         picture: what the towers' `transform` takes: of mode RGB where they read pictures, its features otherwise.
     """
@@ -30,14 +31,14 @@ class Negative:
     picture: Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a pair lies: its uid and the members of the archive."""
+    """Where a pair lies: its uid, and where in the archive its files begin and how long they are."""
 
     uid: str | None
     path: Path
-    picture: tarfile.TarInfo
-    caption: tarfile.TarInfo
+    picture: tuple[int, int]
+    caption: tuple[int, int]
 
 
 def find_negatives(places: Sequence[str]) -> list[Path]:
@@ -76,25 +77,27 @@ def draw_negatives(paths: Sequence[Path], count: int, seed: int) -> list[Negativ
         seed: another one draws others.
 
     Returns:
-        At least 2 pairs.
+        At least 2 pairs, of at least 2 captions; none is there twice.
 
     Raises:
-        ValueError: there are fewer that can be read; an archive is damaged.
+        ValueError: there are fewer that can be used; an archive is damaged.
     """
     known: dict[str, _Place] = {}
     for path in paths:
         for name, place in _pairs(path):
-            known.setdefault(place.uid or name, place)
+            known.setdefault(name, place)
     drawn: list[Negative] = []
     for name in shuffled(known, seed):
-        negative = _read(known[name])
+        negative = _load(known[name])
         if negative is not None:
             drawn.append(negative)
         if len(drawn) == count:
             break
-    if len(drawn) < 2:
+    captions = {caption_key(negative.caption) for negative in drawn}
+    if len(captions) < 2:
+        found = f"{len(drawn)} pairs that can be used" if len(drawn) < 2 else f"{len(drawn)} pairs of one caption"
         raise ValueError(
-            f"negatives: {', '.join(map(str, paths[:3]))} hold {len(drawn)} pairs that can be read, and 2 are the "
+            f"negatives: in {', '.join(map(str, paths[:3]))} there are {found}, and 2 with different captions are the "
             "least: name shards of trusted pairs"
         )
     return drawn
@@ -105,48 +108,75 @@ def shuffled(names: Iterable[str], seed: int) -> list[str]:
     return sorted(names, key=lambda name: (hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest(), name))
 
 
+def caption_key(caption: str) -> str:
+    """Captions that differ in blanks or capitals alone say the same: they have one key."""
+    return " ".join(caption.split()).casefold()
+
+
 def _pairs(path: Path) -> Iterator[tuple[str, _Place]]:
-    """Name and place of each sample that has a picture and a caption."""
+    """What to call each sample that has a picture and a caption, and where it is."""
     try:
-        with tarfile.open(path) as archive:
-            members: dict[str, dict[str, tarfile.TarInfo]] = {}
-            for member in archive:
-                folder, _, base = member.name.rpartition("/")
-                stem, dot, extension = base.partition(".")
-                if member.isfile() and stem and dot:
-                    members.setdefault(f"{folder}/{stem}", {})[extension.lower()] = member
-            for name, parts in members.items():
+        with tarfile.open(path, "r:") as archive, path.open("rb") as file:
+            for parts in _samples(archive):
                 picture = next((parts[one] for one in PICTURES if one in parts), None)
                 if picture is not None and "txt" in parts:
-                    uid = _uid(archive, parts["json"]) if "json" in parts else None
-                    yield f"{path.stem}/{name}", _Place(uid, path, picture, parts["txt"])
+                    uid = _uid(_read(file, parts["json"])) if "json" in parts else None
+                    place = _Place(uid, path, picture, parts["txt"])
+                    yield uid or _digest(file, place), place
+            file.seek(archive.offset)
+            if any(file.read(tarfile.BLOCKSIZE)):  # tarfile takes a damaged header for the end
+                raise tarfile.ReadError("a header is damaged")
     except (OSError, tarfile.TarError) as error:
         raise ValueError(
             f"negatives: {path} cannot be read to its end ({error}): repair it, or leave it out"
         ) from error
 
 
-def _uid(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
+def _samples(archive: tarfile.TarFile) -> Iterator[dict[str, tuple[int, int]]]:
+    """Samples as WebDataset has them: runs of members of one key; extension -> where the member's bytes are."""
+    key: str | None = None
+    parts: dict[str, tuple[int, int]] = {}
+    for member in archive:
+        folder, _, base = member.name.rpartition("/")
+        stem, _, extension = base.partition(".")
+        if not member.isreg() or member.issparse() or not stem or not extension:
+            continue
+        here, extension = f"{folder}/{stem}", extension.lower()
+        if here != key or extension in parts:
+            yield parts
+            key, parts = here, {}
+        parts[extension] = (member.offset_data, member.size)
+    yield parts
+
+
+def _uid(content: bytes) -> str | None:
     try:
-        content = json.loads(_content(archive, member))
-    except ValueError:
+        described = json.loads(content)
+    except (ValueError, RecursionError):
         return None
-    uid = content.get("uid") if isinstance(content, dict) else None
-    return uid if isinstance(uid, str) else None
+    uid = described.get("uid") if isinstance(described, dict) else None
+    return uid.lower() if isinstance(uid, str) and uid else None
 
 
-def _read(place: _Place) -> Negative | None:
+def _digest(file: BinaryIO, place: _Place) -> str:
+    """A name for a pair that has no uid."""
+    content = hashlib.sha256(_read(file, place.caption))
+    content.update(b"\0" + _read(file, place.picture))
+    return content.hexdigest()
+
+
+def _load(place: _Place) -> Negative | None:
     """The pair, or None where it is none that a model could be shown."""
-    with tarfile.open(place.path) as archive:
+    with place.path.open("rb") as file:
         try:
-            caption = _content(archive, place.caption).decode("utf-8").strip()
-            picture = decode(_content(archive, place.picture))
+            caption = _read(file, place.caption).decode("utf-8").strip()
+            picture = decode(_read(file, place.picture))
+            check_shape(picture.size)
         except (SampleError, UnicodeDecodeError):
             return None
     return Negative(place.uid, caption, picture) if caption else None
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
-    assert file is not None  # only files were listed
-    return file.read()
+def _read(file: BinaryIO, where: tuple[int, int]) -> bytes:
+    file.seek(where[0])
+    return file.read(where[1])

@@ -6,12 +6,15 @@ needs and no others: W x, W x' and W' x for a layer. A whole ViT-B/32 takes thre
 tangent goes to the operation itself, fused or not; whatever else a model does, torch derives.
 """
 
+import contextlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.autograd.forward_ad as forward_mode
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 Dual = torch.Tensor
@@ -43,20 +46,20 @@ def join(primal: torch.Tensor, tangent: torch.Tensor) -> Dual:
     return dual
 
 
-def linear(values: Dual, weight: Dual, bias: Dual | None = None) -> Dual:
-    """As `torch.nn.functional.linear`: values W^T + b.
+def linear(input: Dual, weight: Dual, bias: Dual | None = None) -> Dual:
+    """As `torch.nn.functional.linear`: input W^T + b.
 
     Args:
-        values: (..., inputs).
+        input: (..., inputs).
         weight: (outputs, inputs).
         bias: (outputs,) or None.
 
     Returns:
         (..., outputs).
     """
-    (x, dx), (w, dw), (b, db) = split(values), split(weight), split(bias)
+    (x, dx), (w, dw), (b, db) = split(input), split(weight), split(bias)
     if x.ndim < 2 or w.ndim < 2 or (dx is None and dw is None and db is None):
-        return functional.linear(values, weight, bias)
+        return functional.linear(input, weight, bias)
     shape = (*x.shape[:-1], w.shape[0])
     rows = x.reshape(-1, x.shape[-1])
     primal = functional.linear(rows, w, b)
@@ -70,11 +73,11 @@ def linear(values: Dual, weight: Dual, bias: Dual | None = None) -> Dual:
     return join(primal.view(shape), tangent.reshape(shape))
 
 
-def convolution(values: Dual, weight: Dual, bias: Dual | None = None, *args: Any, **kwargs: Any) -> Dual:
+def convolution(input: Dual, weight: Dual, bias: Dual | None = None, *args: Any, **kwargs: Any) -> Dual:
     """As `torch.nn.functional.conv2d`.
 
     Args:
-        values: (n, channels, height, width).
+        input: (n, channels, height, width), or without n.
         weight: (outputs, channels, rows, columns).
         bias: (outputs,) or None.
         args: stride, padding, dilation and groups.
@@ -83,9 +86,9 @@ def convolution(values: Dual, weight: Dual, bias: Dual | None = None, *args: Any
     Returns:
         (n, outputs, height, width).
     """
-    (x, dx), (w, dw), (b, db) = split(values), split(weight), split(bias)
+    (x, dx), (w, dw), (b, db) = split(input), split(weight), split(bias)
     if dx is None and dw is None and db is None:
-        return functional.conv2d(values, weight, bias, *args, **kwargs)
+        return functional.conv2d(input, weight, bias, *args, **kwargs)
     primal = functional.conv2d(x, w, b, *args, **kwargs)
     terms = [(x, dw)] if dw is not None else []
     terms += [(dx, w)] if dx is not None else []
@@ -99,13 +102,13 @@ def attention(
     query: Dual,
     key: Dual,
     value: Dual,
-    attn_mask: torch.Tensor | None = None,
+    attn_mask: Dual | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Dual:
-    """As `torch.nn.functional.scaled_dot_product_attention`, without dropout.
+    """As `torch.nn.functional.scaled_dot_product_attention`.
 
     With S = Q K^T and its softmax P, the tangent of P V is (P * S' - P * sum(P * S')) V + P V'.
 
@@ -113,21 +116,25 @@ def attention(
         query: (..., l, d).
         key: (..., k, d).
         value: (..., k, d).
-        attn_mask: added to S where it holds numbers; where it holds truths, false hides.
-        dropout_p: has to be 0.
+        attn_mask: added to S where it holds numbers, which may move, as learnt biases of positions do; where it holds
+            truths, false hides.
+        dropout_p: more than 0 is left to torch.
         is_causal: whether later keys are hidden.
         scale: of S; 1 / sqrt(d) by default.
-        enable_gqa: whether queries share keys; left to torch.
+        enable_gqa: whether queries share keys; left to torch, and so are groups that differ in number.
 
     Returns:
         (..., l, d).
     """
     parts = [split(one) for one in (query, key, value)]
-    if enable_gqa or dropout_p or all(tangent is None for _, tangent in parts):
-        return functional.scaled_dot_product_attention(
-            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-        )
-    shape = (*query.shape[:-1], value.shape[-1])
+    mask, dmask = split(attn_mask)
+    moves = dmask is not None or any(tangent is not None for _, tangent in parts)
+    if not moves or enable_gqa or dropout_p or not query.shape[:-2] == key.shape[:-2] == value.shape[:-2]:
+        with sdpa_kernel(SDPBackend.MATH) if moves else contextlib.nullcontext():
+            return functional.scaled_dot_product_attention(
+                query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+            )
+    shape, wide = (*query.shape[:-1], value.shape[-1]), (*query.shape[:-1], key.shape[-2])
     flat = [
         (_matrices(primal), torch.zeros_like(primal).reshape_as(_matrices(primal)) if d is None else _matrices(d))
         for primal, d in parts
@@ -136,12 +143,17 @@ def attention(
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     q, dq = q * factor, dq * factor
     scores = q @ k.mT  # (batch, l, k)
-    hidden = _additive(attn_mask, is_causal, scores)
-    if hidden is not None:
-        wide = (*query.shape[:-1], key.shape[-2])
-        scores = (scores.view(wide) + hidden).view(scores.shape)
-    shares = scores.softmax(dim=-1)
-    change = torch.baddbmm(dq @ k.mT, q, dk.mT).mul_(shares)
+    change = torch.baddbmm(dq @ k.mT, q, dk.mT)
+    hidden = _additive(mask, is_causal, scores)
+    if hidden is None:
+        shares = scores.softmax(dim=-1)
+    else:
+        shares = (scores.view(wide) + hidden).softmax(dim=-1)
+        nothing = (hidden == float("-inf")).all(dim=-1, keepdim=True)
+        shares = shares.masked_fill(nothing, 0.0).view(scores.shape)  # torch gives zeros where all is hidden
+    if dmask is not None:
+        change = (change.view(wide) + dmask).view(scores.shape)
+    change.mul_(shares)
     change -= shares * change.sum(dim=-1, keepdim=True)
     tangent = torch.baddbmm(shares @ dv, change, v)
     return join((shares @ v).view(shape), tangent.view(shape))
@@ -163,11 +175,12 @@ def heads(query: Dual, key: Dual, value: Dual, *args: Any, **kwargs: Any) -> tup
     Returns:
         (l, n, outputs), and None for the weights.
     """
-    given = dict(zip(_HEADS_ARGUMENTS, args, strict=False)) | kwargs
+    given = dict(zip(_HEADS_ARGUMENTS[: len(args)], args, strict=True)) | kwargs
     drops = given.get("training", True) and given.get("dropout_p", 0.0)
     rare = any(given.get(name) is not None for name in _RARE) or given.get("add_zero_attn")
     if query.ndim != 3 or given.get("need_weights", True) or drops or rare:
-        return functional.multi_head_attention_forward(query, key, value, *args, **kwargs)
+        with sdpa_kernel(SDPBackend.MATH):
+            return functional.multi_head_attention_forward(query, key, value, *args, **kwargs)
     count, bias, mask = given["num_heads"], given["in_proj_bias"], given.get("attn_mask")
     if given.get("use_separate_proj_weight"):
         weights = [given[f"{name}_proj_weight"] for name in "qkv"]
@@ -188,23 +201,8 @@ def heads(query: Dual, key: Dual, value: Dual, *args: Any, **kwargs: Any) -> tup
     return linear(joined, given["out_proj_weight"], given["out_proj_bias"]), None
 
 
-_HEADS_ARGUMENTS = (
-    "embed_dim_to_check",
-    "num_heads",
-    "in_proj_weight",
-    "in_proj_bias",
-    "bias_k",
-    "bias_v",
-    "add_zero_attn",
-    "dropout_p",
-    "out_proj_weight",
-    "out_proj_bias",
-    "training",
-    "key_padding_mask",
-    "need_weights",
-    "attn_mask",
-    "use_separate_proj_weight",
-)
+_HEADS_ARGUMENTS = tuple(inspect.signature(functional.multi_head_attention_forward).parameters)[3:]
+"""Names of those that follow query, key and value."""
 _RARE = ("bias_k", "bias_v", "key_padding_mask", "static_k", "static_v")
 _RULES: dict[Callable[..., Any], Callable[..., Any]] = {
     functional.linear: linear,
