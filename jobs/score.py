@@ -61,8 +61,11 @@ def _check_loading(experiment: Experiment) -> None:
 def _score_side(experiment: Experiment, side: Side) -> dict[str, object]:
     folders = side.folders()
     samples, seconds = 0, dict[str, float]()
-    # Without any scorer there is still an index of the samples to be made.
-    for number, level in enumerate(side.order.levels or [[]]):
+    # Without any scorer there is still an index of the samples to be made; and before what is fitted on metadata alone.
+    levels = side.order.levels or [[]]
+    if any(Gate.leans_on_pool(side.gates.get(name, {})) for name in levels[0]):
+        levels = [[], *levels]
+    for number, level in enumerate(levels):
         at_once = [name for name in level if not side.scorers[name].whole_pool]
         if at_once or not number:
             spent = _score_level(experiment, side, folders, at_once, retry_unreadable=not number)

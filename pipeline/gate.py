@@ -53,6 +53,11 @@ class Gate:
                 ends |= measure(count, leaned_on, filters, shares, set(), {}).ends
         return cls(pool.source, list(filters.values()), fit_ranges(filters, ends))
 
+    @staticmethod
+    def leans_on_pool(filters: Mapping[str, Filter]) -> bool:
+        """Whether `fit` looks at the pool, whose samples have to be listed before."""
+        return bool(find_shares(filters, False)) or any(judge.learns for judge in filters.values())
+
     def passes(self, shard: Shard) -> np.ndarray:
         """Which samples of a shard no filter drops: (s,) bool. Rejected samples pass; they are nobody's to measure."""
         scores = read_scores(Part(0, shard), self.source, self.filters)

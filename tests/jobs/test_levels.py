@@ -72,3 +72,11 @@ def test_circles_and_unknown_columns_are_refused_before_anything_starts(config, 
     path = config("input: {pool}\noutput: {output}\nscorers:\n  pictures: {{where: sometimes}}\n")
     assert main(["run", str(path)]) == 2
     assert "config.yaml:4: scorers.pictures.where" in capsys.readouterr().err
+
+
+def test_a_share_of_metadata_gates_scorers_that_wait_for_nothing_else(config):
+    """Which samples there are has to be known before the share of a column that was made elsewhere is."""
+    path = config(CONFIG.replace("WORDS", "top 50%").replace("captions.words", "metadata.original_width"))
+    assert main(["run", str(path), "--quiet"]) == 0
+    (rows,) = measured(path, "out").values()
+    assert 0 < sum(rows) < len(rows)
