@@ -28,6 +28,13 @@ _PROBED = 100
 
 
 def run_train(config: str, overrides: Sequence[str], console: Console) -> dict[str, Any]:
+    """Trains as `train` does, and shows what it came to."""
+    results = train(config, overrides, console)
+    console.result(json.dumps(results) if console.json else show_results(results))
+    return results
+
+
+def train(config: str, overrides: Sequence[str], console: Console) -> dict[str, Any]:
     """Trains as a config asks, from where a stopped training of the same config left off.
 
     Args:
@@ -53,7 +60,6 @@ def run_train(config: str, overrides: Sequence[str], console: Console) -> dict[s
             results = train_light(training, samples, evaluation, console)
         else:
             results = _Run(training, training.settings, samples, evaluation, console).finish()
-    console.result(json.dumps(results) if console.json else show_results(results))
     return results
 
 
