@@ -124,8 +124,8 @@ def _pairs(path: Path) -> Iterator[tuple[str, _Place]]:
                     place = _Place(uid, path, picture, parts["txt"])
                     yield uid or _digest(file, place), place
             file.seek(archive.offset)
-            if any(file.read(tarfile.BLOCKSIZE)):  # tarfile takes a damaged header for the end
-                raise tarfile.ReadError("a header is damaged")
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes much for the end
+                raise tarfile.ReadError("a header is damaged or its end is missing")
     except (OSError, tarfile.TarError) as error:
         raise ValueError(
             f"negatives: {path} cannot be read to its end ({error}): repair it, or leave it out"

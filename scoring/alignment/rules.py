@@ -176,10 +176,11 @@ def heads(query: Dual, key: Dual, value: Dual, *args: Any, **kwargs: Any) -> tup
         (l, n, outputs), and None for the weights.
     """
     given = dict(zip(_HEADS_ARGUMENTS[: len(args)], args, strict=True)) | kwargs
+    moves = any(split(one)[1] is not None for one in (query, key, value, *given.values()) if torch.is_tensor(one))
     drops = given.get("training", True) and given.get("dropout_p", 0.0)
     rare = any(given.get(name) is not None for name in _RARE) or given.get("add_zero_attn")
-    if query.ndim != 3 or given.get("need_weights", True) or drops or rare:
-        with sdpa_kernel(SDPBackend.MATH):
+    if not moves or query.ndim != 3 or given.get("need_weights", True) or drops or rare:
+        with sdpa_kernel(SDPBackend.MATH) if moves else contextlib.nullcontext():
             return functional.multi_head_attention_forward(query, key, value, *args, **kwargs)
     count, bias, mask = given["num_heads"], given["in_proj_bias"], given.get("attn_mask")
     if given.get("use_separate_proj_weight"):
