@@ -49,6 +49,12 @@ def rendered(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def config_text():
+    """The text of a config; pool, output and trusted are to be filled in."""
+    return CONFIG
+
+
 @pytest.fixture
 def config(rendered, tmp_path):
     """Writes a config for the rendered pool and returns its path."""

@@ -1,7 +1,11 @@
+import contextlib
+import io
 import json
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
@@ -10,6 +14,32 @@ import pytest
 import webdataset
 
 from chaffinch.jobs.demo.pool import write_pool
+from chaffinch.jobs.main import main
+
+
+@dataclass(frozen=True)
+class Curated:
+    """One whole run of the config, for all tests that ask for what it left or run it again."""
+
+    config: Path
+    output: Path
+    told: str
+    warned: str
+
+    @property
+    def store(self) -> str:
+        """A setting: an experiment of its own over what was measured here."""
+        return f"store={self.output / 'store'}"
+
+
+@pytest.fixture(scope="module")
+def curated(rendered, config_text, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("curated")
+    path, output = folder / "config.yaml", folder / "out"
+    path.write_text(config_text.format(pool=rendered / "pool", trusted=rendered / "trusted", output=output))
+    with contextlib.redirect_stdout(io.StringIO()) as told, contextlib.redirect_stderr(io.StringIO()) as warned:
+        assert main(["run", str(path)]) == 0
+    return Curated(path, output, told.getvalue(), warned.getvalue())
 
 
 def adds_up(summary):
@@ -17,10 +47,8 @@ def adds_up(summary):
     return all(one["read"] == one["kept"] + one["dropped"] + one["rejected"] for one in parts)
 
 
-def test_run_gives_everything_the_contract_promises(config, run, tmp_path, decisions):
-    status, out, err = run("run", config())
-    assert status == 0, err
-    output = tmp_path / "out"
+def test_run_gives_everything_the_contract_promises(curated, decisions):
+    output = curated.output
     for name in ("config.yaml", "fitted.json", "summary.json", "timings.json", "sample_ids.npy"):
         assert (output / name).is_file(), name
     summary = json.loads((output / "summary.json").read_text())
@@ -34,8 +62,8 @@ def test_run_gives_everything_the_contract_promises(config, run, tmp_path, decis
     assert table.schema.field("probability").type == "float"
     assert pc.sum(table["keep"]).as_py() == summary["kept"]
     assert set(summary["filters"]) == {"size", "words", "english", "boilerplate", "sharpness", "entropy"}
-    assert f"read 240 = kept {summary['kept']}" in out
-    assert "score input: 4 of 4 shards, 240 samples" in err
+    assert f"read 240 = kept {summary['kept']}" in curated.told
+    assert "score input: 4 of 4 shards, 240 samples" in curated.warned
 
     sizes = json.loads((output / "shards" / "sizes.json").read_text())
     assert list(sizes.values()) == [40] * (summary["kept"] // 40) + [summary["kept"] % 40] * bool(summary["kept"] % 40)
@@ -54,40 +82,37 @@ def test_run_gives_everything_the_contract_promises(config, run, tmp_path, decis
     assert beside["uid"].to_pylist() == kept["uid"].to_pylist()[:40]
 
 
-def test_twice_is_the_same_and_touches_nothing(config, run, tmp_path, digests):
-    path = config()
-    assert run("run", path)[0] == 0
-    before = digests(tmp_path / "out")
+def test_twice_is_the_same_and_touches_nothing(curated, run, digests):
+    before = digests(curated.output)
     times = {
         file: file.stat().st_mtime_ns
         for part in ("store", "shards", "decisions")
-        for file in (tmp_path / "out" / part).rglob("*")
+        for file in (curated.output / part).rglob("*")
         if file.is_file() and file.name not in ("sizes.json", "meta.json")
     }
-    assert run("run", path)[0] == 0
-    assert digests(tmp_path / "out") == before
+    assert len(times) > 20
+    assert run("run", curated.config)[0] == 0
+    assert digests(curated.output) == before
     assert {file: file.stat().st_mtime_ns for file in times} == times
 
 
-def test_workers_and_another_place_give_the_same_bytes(config, run, tmp_path, digests):
-    assert run("run", config())[0] == 0
+def test_workers_and_another_place_give_the_same_bytes(curated, config, run, tmp_path, digests):
     assert run("run", config(output="other", name="other.yaml"), "run.workers=2", "--quiet")[0] == 0
-    one, other = digests(tmp_path / "out"), digests(tmp_path / "other")
+    one, other = digests(curated.output), digests(tmp_path / "other")
     assert one.keys() == other.keys()
     assert {name for name in one if one[name] != other[name]} == {"config.yaml"}  # it says where the output is
 
 
-def test_the_parts_in_turn_are_the_whole(config, run, tmp_path, digests):
-    assert run("run", config())[0] == 0
+def test_the_parts_in_turn_are_the_whole(curated, config, run, tmp_path, digests):
     parts = config(output="parts", name="parts.yaml")
     for command in ("score", "decide", "emit"):
         status, _, err = run(command, parts)
         assert status == 0, err
-    one, other = digests(tmp_path / "out"), digests(tmp_path / "parts")
+    one, other = digests(curated.output), digests(tmp_path / "parts")
     assert {name for name in one if one[name] != other.get(name)} <= {"config.yaml", "report.html"}
 
 
-def test_a_part_without_what_it_needs_says_which_command_to_run(config, run):
+def test_a_part_without_what_it_needs_says_which_command_to_run(curated, config, run, digests):
     path = config()
     status, _, err = run("decide", path)
     assert status == 1
@@ -96,17 +121,17 @@ def test_a_part_without_what_it_needs_says_which_command_to_run(config, run):
     status, _, err = run("emit", path)
     assert status == 1
     assert "chaffinch decide" in err
-    assert run("run", path)[0] == 0
-    status, _, err = run("emit", path, "keep.fraction=0.2")
+    before = digests(curated.output)
+    status, _, err = run("emit", curated.config, "keep.fraction=0.2")
     assert status == 1
     assert "of another config" in err
+    assert digests(curated.output) == before
 
 
-def test_json_is_the_summary(config, run, tmp_path):
-    path = config()
-    status, out, _ = run("run", path, "--json", "--quiet")
+def test_json_is_the_summary(curated, run):
+    status, out, _ = run("run", curated.config, "--json", "--quiet")
     assert status == 0
-    assert json.loads(out) == json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert json.loads(out) == json.loads((curated.output / "summary.json").read_text())
 
 
 def test_quiet_is_quiet_and_flags_may_stand_anywhere(config, run):
@@ -138,37 +163,35 @@ def test_a_changed_range_measures_nothing_and_loads_no_model(config, tmp_path):
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "store").rglob("*")} == store
 
 
-def test_two_experiments_share_a_store(config, run, tmp_path):
-    assert run("run", config(), f"store={tmp_path / 'store'}")[0] == 0
-    tables = {file: file.stat().st_mtime_ns for file in (tmp_path / "store").rglob("*.parquet")}
-    status, _, err = run(
-        "run", config(output="two", name="two.yaml"), f"store={tmp_path / 'store'}", "keep.fraction=0.1"
-    )
+def test_two_experiments_share_a_store(curated, config, run, tmp_path):
+    tables = {file: file.stat().st_mtime_ns for file in (curated.output / "store").rglob("*.parquet")}
+    status, _, err = run("run", config(output="two", name="two.yaml"), curated.store, "keep.fraction=0.1")
     assert status == 0
+    assert not (tmp_path / "two" / "store").exists()
     assert "input: all 4 shards are scored" in err
     assert {file: file.stat().st_mtime_ns for file in tables} == tables
 
 
-def test_frozen_numbers_on_new_data(config, run, tmp_path, rendered):
-    assert run("run", config())[0] == 0
-    fitted = json.loads((tmp_path / "out" / "fitted.json").read_text())
+def test_frozen_numbers_on_new_data(curated, config, run, tmp_path):
+    learned = curated.output / "fitted.json"
+    fitted = json.loads(learned.read_text())
     same = config(output="same", name="same.yaml")
-    status, _, err = run("run", same, f"fitted={tmp_path / 'out' / 'fitted.json'}")
+    status, _, err = run("run", same, curated.store, f"fitted={learned}")
     assert status == 0
     assert "drift" not in err
     for name in ("decisions", "shards"):
-        for file in (tmp_path / "out" / name).iterdir():
+        for file in (curated.output / name).iterdir():
             assert file.read_bytes() == (tmp_path / "same" / name / file.name).read_bytes()
 
     write_pool(tmp_path / "other", samples=60, shard_size=30, seed=8, noise={"too_short": 0.5})
     path = config(output="drifted", name="drifted.yaml", pool=tmp_path / "other")
-    status, _, err = run("run", path, f"fitted={tmp_path / 'out' / 'fitted.json'}")
+    status, _, err = run("run", path, f"fitted={learned}")
     assert status == 0, err
     assert "drift: filter words votes drop" in err
     again = json.loads((tmp_path / "drifted" / "fitted.json").read_text())
     assert again["judgement"] == fitted["judgement"]
 
-    status, _, err = run("decide", path, f"fitted={tmp_path / 'out' / 'fitted.json'}", "filters.size=null")
+    status, _, err = run("decide", path, f"fitted={learned}", "filters.size=null")
     assert status == 2
     status, _, err = run("decide", path, f"fitted={tmp_path / 'nowhere.json'}")
     assert status == 2
@@ -194,36 +217,37 @@ def test_no_filters_keep_everything_usable(config, run, tmp_path):
         ("{fraction: 1}", lambda p, keep: keep.sum() > 0),
     ],
 )
-def test_what_is_kept(config, run, tmp_path, decisions, keep, check):
+def test_what_is_kept(curated, config, run, tmp_path, decisions, keep, check):
     path = config()
     text = path.read_text().replace("keep: {fraction: 0.4}", f"keep: {keep}")
     text = "".join(line for line in text.splitlines(keepends=True) if "require: true" not in line)
     path.write_text(text)
-    status, _, err = run("run", path)
+    status, _, err = run("decide", path, curated.store)
     assert status == 0, err
     table = decisions(tmp_path / "out")
     table = table.filter(pc.is_valid(table["probability"]))
     assert np.all(check(table["probability"].to_numpy(), table["keep"].to_numpy()))
 
 
-def test_rules(config, run, tmp_path, decisions):
+def test_rules(curated, config, run, tmp_path, decisions):
     path = config()
-    status, _, err = run("run", path, "ensemble.label_model=all", "keep={probability: 0.5}")
+    status, _, err = run("decide", path, curated.store, "ensemble.label_model=all", "keep={probability: 0.5}")
     assert status == 0, err
     table = decisions(tmp_path / "out")
     votes = np.stack([table[name].to_numpy() for name in table.column_names if name.startswith("vote_")], 1)
     usable = table["probability"].is_valid().to_numpy()
     np.testing.assert_array_equal(table["keep"].to_numpy(), usable & (votes != -1).all(1) & (votes != 0).any(1))
-    status, _, err = run("decide", path, "ensemble.label_model=none", "keep={fraction: 1.0}")
+    status, _, err = run("decide", path, curated.store, "ensemble.label_model=none", "keep={fraction: 1.0}")
     assert status == 0, err
     table = decisions(tmp_path / "out")
     np.testing.assert_array_equal(table["keep"].to_numpy(), usable & (table["vote_size"].to_numpy() != -1))
 
 
-def test_shares_of_the_pool_are_exact(config, run, tmp_path, decisions):
-    status, _, err = run("run", config(), "filters.entropy.keep=top 25%", "filters.entropy.drop=bottom 50%")
+def test_shares_of_the_pool_are_exact(curated, config, run, tmp_path, decisions):
+    shares = ("filters.entropy.keep=top 25%", "filters.entropy.drop=bottom 50%")
+    status, _, err = run("decide", config(), curated.store, *shares)
     assert status == 0, err
-    scores = sorted((tmp_path / "out" / "store" / "scores").glob("pictures-*/*.parquet"))
+    scores = sorted((curated.output / "store" / "scores").glob("pictures-*/*.parquet"))
     values = np.concatenate([pq.read_table(file)["entropy"].drop_null().to_numpy() for file in scores])
     table = decisions(tmp_path / "out")
     repeated = pc.equal(table["reason"], "rejected: uid is repeated")
@@ -233,8 +257,8 @@ def test_shares_of_the_pool_are_exact(config, run, tmp_path, decisions):
     assert abs((votes == -1).sum() - round(0.5 * len(values))) <= hidden
 
 
-def test_too_many_rejects_fail_the_job(config, run, tmp_path):
-    status, _, err = run("run", config(), "run.max_rejected=0.001")
+def test_too_many_rejects_fail_the_job(curated, config, run, tmp_path):
+    status, _, err = run("run", config(), curated.store, "run.max_rejected=0.001")
     assert status == 1
     assert "run.max_rejected=0.001" in err
     assert not (tmp_path / "out" / "shards").exists()
@@ -253,8 +277,9 @@ def test_a_pool_without_a_sample(config, run, tmp_path):
     assert "no .tar shards" in err
 
 
-def test_ranges_that_overlap_only_once_fitted(config, run):
-    status, _, err = run("run", config(), "filters.entropy={column: pictures.entropy, keep: top 90%, drop: [null, 7]}")
+def test_ranges_that_overlap_only_once_fitted(curated, config, run):
+    overlap = "filters.entropy={column: pictures.entropy, keep: top 90%, drop: [null, 7]}"
+    status, _, err = run("run", config(), curated.store, overlap)
     assert status == 2
     assert "filters.entropy" in err
     assert "overlap" in err
@@ -277,14 +302,13 @@ def test_the_command_line(run, config):
     assert status == 2
 
 
-def test_output_is_input(config, run, tmp_path):
-    assert run("run", config())[0] == 0
-    kept = json.loads((tmp_path / "out" / "summary.json").read_text())["kept"]
+def test_output_is_input(curated, config, run, tmp_path):
+    kept = json.loads((curated.output / "summary.json").read_text())["kept"]
     again = config(
         "input: {pool}\noutput: {output}\nfilters: {{p: {{column: metadata.probability, keep: [0, null]}}}}\n",
         output="again",
         name="again.yaml",
-        pool=tmp_path / "out" / "shards",
+        pool=curated.output / "shards",
     )
     status, _, err = run("run", again)
     assert status == 0, err
