@@ -34,7 +34,8 @@ class Mimic(Scorer):
     loss: of the current model, nats, 0 or more; lower is better. Half the cross-entropy of finding the caption among
         those of the negatives and half that of finding the picture; SigLIP's sigmoid loss for models with a logit bias.
     similarity: cosine of picture and caption with the current model, in [-1, 1]; higher is better.
-    reference_loss: the same loss with the reference, one number; lower is better.
+    reference_loss, reference_similarity: the same loss and cosine with the reference, one number each; the loss lower,
+        the cosine higher is better.
     excess_loss: loss - reference_loss: what there is to be learnt from the sample; higher is better.
     mimic_cosine: only with `cosine`: the cosine of -g and v, in [-1, 1]; higher is better; with the negatives'
         embeddings held still.

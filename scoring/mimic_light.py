@@ -32,7 +32,8 @@ class MimicLight(Scorer):
     loss: of the current heads, nats, 0 or more; lower is better: half the cross-entropy of finding the caption among
         those of the negatives and half that of finding the picture.
     similarity: cosine of picture and caption with the current heads, in [-1, 1]; higher is better.
-    reference_loss: the same loss with the reference, one number; lower is better.
+    reference_loss, reference_similarity: the same loss and cosine with the reference, one number each; the loss lower,
+        the cosine higher is better.
     excess_loss: loss - reference_loss: what there is to be learnt from the sample; higher is better.
     mimic_cosine: only with `cosine`: the cosine of -g and v, in [-1, 1]; higher is better; with the negatives'
         embeddings held still.

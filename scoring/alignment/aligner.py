@@ -49,6 +49,7 @@ class Alignment:
         loss: (n, t) float32, of the current models.
         similarity: (n, t) float32, of the current models.
         reference_loss: (n,) float32.
+        reference_similarity: (n,) float32.
     """
 
     mimic_score: np.ndarray
@@ -56,6 +57,7 @@ class Alignment:
     loss: np.ndarray
     similarity: np.ndarray
     reference_loss: np.ndarray
+    reference_similarity: np.ndarray
 
 
 @dataclass
@@ -169,7 +171,8 @@ class Aligner:
         pairs = Pairs(pictures, self.model.tokenise(captions), self._hidden(uids, captions))
         columns: list[list[torch.Tensor]] = [[], [], [], []]
         with self.model.arithmetic():
-            reference_loss = self._reference_losses(pairs)
+            with torch.no_grad():
+                expected = _judge(self._reference, pairs, self._known)
             for number, step in enumerate(self._steps):
                 (losses, similarity, _), (slopes, _, still) = _differentiate(step, self.model, pairs)
                 length = step.derivative.direction.length
@@ -185,11 +188,7 @@ class Aligner:
         assert scores is not None
         assert lost is not None
         assert similarities is not None
-        return Alignment(scores, cosines, lost, similarities, reference_loss.cpu().numpy())
-
-    def _reference_losses(self, pairs: Pairs) -> torch.Tensor:
-        with torch.no_grad():
-            return _judge(self._reference, pairs, self._known)[0]
+        return Alignment(scores, cosines, lost, similarities, *(one.float().cpu().numpy() for one in expected))
 
     def _gradient_lengths(self, step: _Step, pairs: Pairs) -> torch.Tensor:
         """(n,) lengths of the gradients of losses among a bank that stands still, one sample after the other."""

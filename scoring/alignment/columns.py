@@ -24,7 +24,7 @@ def alignment_columns(steps: int | None, cosine: bool) -> dict[str, pa.DataType]
     """
     kind = pa.float32() if steps is None else pa.list_(pa.float32(), steps)
     columns: dict[str, pa.DataType] = {name: kind for name in ("mimic_score", "loss", "similarity")}
-    columns |= {"reference_loss": pa.float32(), "excess_loss": kind}
+    columns |= {"reference_loss": pa.float32(), "reference_similarity": pa.float32(), "excess_loss": kind}
     return columns | ({"mimic_cosine": kind} if cosine else {})
 
 
@@ -46,6 +46,7 @@ def fill_columns(columns: Mapping[str, pa.DataType], found: "Alignment | None", 
             "loss": found.loss,
             "similarity": found.similarity.clip(-1, 1),
             "reference_loss": found.reference_loss,
+            "reference_similarity": found.reference_similarity.clip(-1, 1),
             "excess_loss": found.loss - found.reference_loss[:, None],
             "mimic_cosine": found.mimic_cosine,
         }
