@@ -11,7 +11,11 @@ from torch import nn
 
 LEAST_COSINE = 0.1
 """Between the matrices of two models of one lineage. Those of unrelated ones are all but orthogonal: of p random
-numbers the cosine is about 1 / sqrt(p)."""
+numbers the cosine is about 1 / sqrt(p), and training to the same end does not bring them nearer. Measured with
+chaffinch-tiny, p = 2.0 million, trained on 600 rendered scenes: .001 between any two seeds, before training, after one
+epoch and after six; between the first weights and six epochs of the same seed .995, six epochs on other scenes .991,
+fine-tuned from it .999, and .88 after the long training of the demo's matcher. So the least lies far from both, on the
+side of what is related: the longest trainings of all, with weight decay, leave little of their first weights."""
 
 _STATISTICS = nn.modules.batchnorm._NormBase
 

@@ -133,12 +133,12 @@ def test_several_checkpoints_give_the_columns_of_each_alone(case, samples):
     assert (both.mimic_score[:, 0] != both.mimic_score[:, 1]).all()
 
 
-def test_the_loss_of_the_reference_is_what_it_would_have_as_the_current_model(case, samples):
+def test_the_loss_and_similarity_of_the_reference_are_those_it_would_have_as_the_current_model(case, samples):
     there = case("resnet")
     as_current = there.aligner(currents=[there.reference], reference=there.current)
-    np.testing.assert_allclose(
-        measure(there.aligner(), samples).reference_loss, measure(as_current, samples).loss[:, 0], atol=1e-5
-    )
+    found, expected = measure(there.aligner(), samples), measure(as_current, samples)
+    np.testing.assert_allclose(found.reference_loss, expected.loss[:, 0], atol=1e-5)
+    np.testing.assert_allclose(found.reference_similarity, expected.similarity[:, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["vit", "resnet", "convnext"])
