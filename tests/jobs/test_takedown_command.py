@@ -14,6 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from chaffinch.jobs.main import main
+
+PROGRAM = [sys.executable, "-m", "chaffinch.jobs.main"]
+
 CONFIG = """\
 input: {pool}
 output: {output}
@@ -32,15 +36,26 @@ run: {{max_rejected: 0.2}}
 """
 
 
+@pytest.fixture(scope="module")
+def store(rendered, tmp_path_factory):
+    """What is measured of the pool, once: no list changes it."""
+    folder = tmp_path_factory.mktemp("measured")
+    (folder / "none.txt").touch()
+    places = {"pool": rendered / "pool", "output": folder / "out", "store": folder / "store"}
+    (folder / "config.yaml").write_text(CONFIG.format(**places, list=folder / "none.txt"))
+    assert main(["score", str(folder / "config.yaml"), "--quiet"]) == 0
+    return folder / "store"
+
+
 @pytest.fixture
-def listed(rendered, tmp_path):
+def listed(rendered, store, tmp_path):
     """Writes a config with a list and returns its path; the list is at `blocked.txt`."""
 
     def write(output: str = "out", change: tuple[str, str] = ("", "")) -> str:
         path = tmp_path / f"{output}.yaml"
         (tmp_path / "blocked.txt").touch()
-        places = {name: tmp_path / name for name in ("store", "list", "output")}
-        places |= {"pool": rendered / "pool", "output": tmp_path / output, "list": tmp_path / "blocked.txt"}
+        places = {"pool": rendered / "pool", "store": store}
+        places |= {"output": tmp_path / output, "list": tmp_path / "blocked.txt"}
         path.write_text(CONFIG.format(**places).replace(*change) if change[0] else CONFIG.format(**places))
         return str(path)
 
@@ -204,17 +219,17 @@ def test_killed_while_samples_are_taken_down(listed, run, tmp_path, digests):
     whole = tmp_path / "whole"
     shutil.copytree(output, whole)
     block(tmp_path, *(found[0] for found in uids.values()))
-    command = [sys.executable, "-m", "chaffinch.jobs.main", "run", path, "emit.samples_per_shard=2", "--quiet"]
-    subprocess.run(command, check=True, capture_output=True)
+    command = ["run", path, "emit.samples_per_shard=2", "--quiet"]
+    assert run(*command)[0] == 0
     expected = digests(output)
     sizes = {name: len(found) - 1 for name, found in uids.items() if len(found) > 1}
     assert json.loads((output / "shards" / "sizes.json").read_text()) == sizes
+    shutil.rmtree(output)
+    shutil.copytree(whole, output)
+    before = {name: (output / "shards" / name).stat().st_ino for name in uids}
     killed = 0
     for share in (0.1, 0.5):
-        shutil.rmtree(output)
-        shutil.copytree(whole, output)
-        before = {name: (output / "shards" / name).stat().st_ino for name in uids}
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([*PROGRAM, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None:
             now = {entry.name: entry.inode() for entry in os.scandir(output / "shards")}
             if sum(now.get(name) != inode for name, inode in before.items()) > share * len(uids):
@@ -224,6 +239,6 @@ def test_killed_while_samples_are_taken_down(listed, run, tmp_path, digests):
         killed += process.wait() == -signal.SIGKILL
         if process.returncode:
             assert not (output / "shards" / "meta.json").exists()
-        subprocess.run(command, check=True, capture_output=True)
-        assert digests(output) == expected
+    assert run(*command)[0] == 0
+    assert digests(output) == expected
     assert killed
