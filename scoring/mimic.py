@@ -42,8 +42,8 @@ class Mimic(Scorer):
 
     Every score is exact: one forward pass with tangents over all chosen parameters, about 3 times a plain one, and a
     plain one of the reference. No sample depends on the others of its batch: negatives are a fixed bank, and a sample
-    is no negative of itself, nor are equal captions. Memory: t + 1 sets of weights and t differences for t checkpoints,
-    and about 2.5 times the activations of a plain forward pass.
+    is no negative of itself, nor are equal captions. Memory: t + 1 sets of weights and t differences for t checkpoints
+    (with central derivatives 2 t sets more), and about 2.5 times the activations of a plain forward pass.
 
     The current model and the reference have to be of one lineage: trained from the same first weights, or one
     fine-tuned from the other. The first weights and checkpoints of the first epochs tell most; one that has memorised
@@ -59,7 +59,8 @@ class Mimic(Scorer):
             describes one.
         pretrained: the current model: a tag, or a local file of weights as `chaffinch train` keeps them; or a list.
         reference: the weights to come near to, of the same architecture.
-        negatives: shards of trusted pairs: a .tar file, a folder of them, a pattern, or a list; on the local disk.
+        negatives: shards of trusted pairs: a .tar file, a folder of them, a pattern, or a list; on the local disk. They
+            are read whole at every start, to see whether they have changed: name a few shards, not a large pool.
         layers: which parameters count: names of parameters or modules, or patterns such as visual.transformer.*;
             all of them by default.
         bank: how many negatives are drawn.
@@ -214,7 +215,7 @@ def mimic_scores(
     Source: arXiv 2501.06708.
 
     Args:
-        model: at the current weights.
+        model: at the current weights, in float32 or float64.
         reference_state: the reference's state_dict, of the same architecture.
         loss: (model, batch) -> (n,) losses of the samples.
         batch: whatever the loss takes.

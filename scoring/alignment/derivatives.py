@@ -156,6 +156,9 @@ class CentralDifference(Derivative):
     def _at(
         self, weights: Mapping[str, torch.Tensor], function: Callable[[Tensors], Tensors], carried: Tensors
     ) -> Tensors:
+        device = next(iter(self.direction.tensors.values())).device.type
+        if torch.is_autocast_enabled(device):
+            raise ValueError("central differences need float32: leave autocast, or use forward derivatives")
         with torch.no_grad():
             return _call(self.network, weights, function, carried)
 

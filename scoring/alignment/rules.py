@@ -98,6 +98,20 @@ def convolution(input: Dual, weight: Dual, bias: Dual | None = None, *args: Any,
     return join(primal, tangent)
 
 
+def group_norm(input: Dual, *args: Any, **kwargs: Any) -> Dual:
+    """As `torch.nn.functional.group_norm`, whose own derivative fails where channels come last in memory.
+
+    Args:
+        input: (n, channels, ...).
+        args: groups, weight, bias and epsilon.
+        kwargs: the same by name.
+
+    Returns:
+        (n, channels, ...).
+    """
+    return functional.group_norm(input.contiguous(), *args, **kwargs)
+
+
 def attention(
     query: Dual,
     key: Dual,
@@ -208,6 +222,7 @@ _RARE = ("bias_k", "bias_v", "key_padding_mask", "static_k", "static_v")
 _RULES: dict[Callable[..., Any], Callable[..., Any]] = {
     functional.linear: linear,
     functional.conv2d: convolution,
+    functional.group_norm: group_norm,
     functional.scaled_dot_product_attention: attention,
     functional.multi_head_attention_forward: heads,
 }

@@ -105,6 +105,22 @@ def test_convolution_by_position_by_name_and_of_patches():
     check(lambda x, w, b: functional.conv2d(x, w, bias=b, padding=2), values)
 
 
+def test_group_norm_of_any_layout():
+    for layout in (torch.contiguous_format, torch.channels_last):
+        values = [numbers(2, 4, 3, 5).to(memory_format=layout), numbers(4), numbers(4)]
+        tangents = [torch.randn_like(one) for one in values]
+
+        def normalise(x, weight, bias):
+            return functional.group_norm(x, 2, weight=weight, bias=bias, eps=1e-3)
+
+        value, tangent = evaluate(normalise, values, tangents, rules=True)
+        torch.testing.assert_close(value, normalise(*values))
+        ahead, behind = (
+            normalise(*[one + step * d for one, d in zip(values, tangents, strict=True)]) for step in (1e-6, -1e-6)
+        )
+        torch.testing.assert_close(tangent, (ahead - behind) / 2e-6, rtol=1e-6, atol=1e-7)
+
+
 MASKS = {
     "none": lambda: None,
     "bool": lambda: torch.rand(5, 6) < 0.7,
