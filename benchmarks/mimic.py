@@ -26,7 +26,7 @@ from torch.nn import functional
 from chaffinch.scoring.alignment.derivatives import Derivative, differentiate
 from chaffinch.scoring.alignment.direction import Direction, find_direction, own_state
 from chaffinch.scoring.alignment.losses import Logits, against_bank
-from chaffinch.scoring.training.trainer import build
+from chaffinch.scoring.training.building import build
 
 _BANK = 256
 _LAST = {"ViT-S-32-alt": "visual.proj", "ViT-B-32": "visual.proj", "ViT-L-14": "visual.proj"}

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from chaffinch.scoring.light.recipe import LightRecipe
-from chaffinch.scoring.training.recipe import Recipe
+from chaffinch.scoring.training.recipe import ClassifierRecipe, Recipe
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -66,11 +66,12 @@ class RunSection(_Section):
 
 
 class EvaluateSection(_Section):
-    """`train.evaluate:` pairs to try retrieval on: where they are, after how many steps, and whose captions."""
+    """`train.evaluate:` samples to try a model on: where they are, after how many steps, whose captions or labels."""
 
     input: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
     every: Annotated[int, Field(ge=1)] | None = None
     captions_key: str | None = None
+    labels: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,8 @@ class TrainPlaces:
         input: shards to train on; by default what `emit` wrote, and the config's own input where it has no filters. For
             light heads, which learn from trusted pairs, the config's reference.
         folder: where checkpoints, log and results go; by default <output>/training.
-        evaluate: pairs to try retrieval on, at the end and while training; light heads are tried at the end alone.
+        evaluate: pairs to try retrieval on, or labelled pictures, at the end and while training; light heads are tried
+            at the end alone.
         workers: how many samples to read at a time; by default as many as there are cores.
     """
 
@@ -97,9 +99,16 @@ class TrainSettings(TrainPlaces, Recipe):
 
     Attributes:
         checkpoint_every: steps after which weights are kept and from which a stopped training goes on.
+        checkpoint_first: whether the first weights are kept too, as step_0.pt.
     """
 
     checkpoint_every: Annotated[int, Field(ge=1)] = 1000
+    checkpoint_first: bool = False
+
+
+@dataclass(frozen=True)
+class ClassifierSettings(TrainSettings, ClassifierRecipe):
+    """`train:` with `labels`: a recipe for a classifier, and places."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +124,10 @@ class LightSettings(TrainPlaces, LightRecipe):
 
 
 def train_settings(section: Mapping[str, Any]) -> type[TrainSettings] | type[LightSettings]:
-    """Which settings a `train:` section is checked against: its model says so."""
-    return LightSettings if section.get("model") == "light_clip" else TrainSettings
+    """Which settings a `train:` section is checked against: its model says so, and whether it reads labels."""
+    if section.get("model") == "light_clip":
+        return LightSettings
+    return ClassifierSettings if {"labels", "classes", "freeze"} & section.keys() else TrainSettings
 
 
 class Sections(_Section):

@@ -15,7 +15,7 @@ from chaffinch.jobs import kinds
 from chaffinch.jobs.config import list_shards, make_scorer
 from chaffinch.jobs.documents import Document, Place, read_document
 from chaffinch.jobs.experiment import JobError
-from chaffinch.jobs.sections import LightSettings, Sections, TrainSettings, train_settings
+from chaffinch.jobs.sections import ClassifierSettings, LightSettings, Sections, TrainSettings, train_settings
 from chaffinch.jobs.validation import make, validate
 from chaffinch.pipeline import files
 from chaffinch.pipeline.archive import split_name
@@ -94,6 +94,11 @@ def load_training(path: str, overrides: list[str]) -> Training:
     evaluation: list[Shard] = []
     if settings.evaluate is not None:
         evaluation = list_shards(document, ("train", "evaluate", "input"), settings.evaluate.input)
+        labelled = isinstance(settings, ClassifierSettings)
+        other = "captions_key" if labelled else "labels"
+        if getattr(settings.evaluate, other) is not None:
+            what = "classifiers are tried on labels" if labelled else "labels are for classifiers: set train.labels"
+            raise document.error(("train", "evaluate", other), what)
     return Training(document, sections, settings, shards, place, evaluation, features)
 
 
@@ -192,15 +197,23 @@ class ShardSamples:
         return handle
 
     def _is_usable(self, row: dict[str, Any]) -> bool:
-        reason = row["reject"]
-        if reason is None and self._key is not None and _json(row) is None:
-            reason = "no json"
+        reason = self._reason(row)
         if reason is not None:
             self.rejected[reason] = self.rejected.get(reason, 0) + 1
         return reason is None
 
+    def _reason(self, row: dict[str, Any]) -> str | None:
+        """Why a sample is not usable, or None."""
+        reason: str | None = row["reject"]
+        return "no json" if reason is None and self._text(row) is None else reason
+
+    def _text(self, row: dict[str, Any]) -> int | None:
+        """The index of the member that holds the captions."""
+        index: int | None = row["caption"]
+        return index if self._key is None else find_member(row, "json")
+
     def _spans(self, row: dict[str, Any]) -> tuple[int, int, int, int]:
-        picture, text = row["picture"], row["caption"] if self._key is None else _json(row)
+        picture, text = row["picture"], self._text(row)
         return row["offsets"][picture], row["sizes"][picture], row["offsets"][text], row["sizes"][text]
 
     def _read(self, index: int, offset: int, size: int) -> bytes:
@@ -210,7 +223,7 @@ class ShardSamples:
         return data
 
 
-def _json(row: dict[str, Any]) -> int | None:
-    """The index of a sample's json member."""
+def find_member(row: dict[str, Any], extension: str) -> int | None:
+    """The index of a sample's member, by its extension."""
     names = [split_name(name) for name in row["members"]]
-    return next((index for index, parts in enumerate(names) if parts is not None and parts[1] == "json"), None)
+    return next((index for index, parts in enumerate(names) if parts is not None and parts[1] == extension), None)

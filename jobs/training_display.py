@@ -9,7 +9,6 @@ from tqdm import tqdm
 from chaffinch.jobs.console import Console, table
 
 if TYPE_CHECKING:
-    from chaffinch.scoring.training.retrieval import Retrieval
     from chaffinch.scoring.training.trainer import Step, Trainer
 
 _PLAIN_SECONDS = 10.0
@@ -32,6 +31,8 @@ class Progress:
         seconds = max(now - self._began, 1e-9)
         loss = "none" if step.loss is None else f"{step.loss:.3f}"
         told = f"loss {loss}, {(step.samples - self._samples) / seconds:.0f} samples/s"
+        if step.weighing is not None:
+            told += f", {step.weighing.effective:.0f} of a batch count"
         if step.unusable:
             told += f", {step.unusable} samples unusable"
         if self._bar is not None:
@@ -56,10 +57,12 @@ class Progress:
             self._bar.close()
 
 
-def one_line(retrieval: "Retrieval") -> str:
-    """Recall both ways, for a message while training."""
-    ways = (("image to text", retrieval.image_to_text), ("text to image", retrieval.text_to_image))
-    return "; ".join(f"{way} " + ", ".join(f"{k} {share:.1%}" for k, share in found.items()) for way, found in ways)
+def one_line(found: dict[str, Any]) -> str:
+    """What trying the model came to, for a message while training."""
+    if "accuracy" in found:
+        return f"accuracy {found['accuracy']:.1%}"
+    ways = (("image to text", found["image_to_text"]), ("text to image", found["text_to_image"]))
+    return "; ".join(f"{way} " + ", ".join(f"{k} {share:.1%}" for k, share in shares.items()) for way, shares in ways)
 
 
 def show_results(results: dict[str, Any]) -> str:
@@ -69,8 +72,7 @@ def show_results(results: dict[str, Any]) -> str:
         f"{results['samples']}), loss {results['loss'] if results['loss'] is None else round(results['loss'], 3)}"
     ]
     lines += [f"{count} samples could not be used: {reason}" for reason, count in results["unusable"].items()]
-    if results["retrieval"] is not None:
-        found = results["retrieval"]
+    if (found := results.get("retrieval")) is not None:
         names = list(found["image_to_text"])
         rows = [
             ["image to text", *(f"{found['image_to_text'][name]:.1%}" for name in names)],
@@ -79,5 +81,9 @@ def show_results(results: dict[str, Any]) -> str:
         ]
         title = f"{found['pictures']} pictures, {found['captions']} captions"
         lines += ["", table([title, *names], rows)]
+        lines += [f"{count} could not be used: {reason}" for reason, count in found["unusable"].items()]
+    if (found := results.get("accuracy")) is not None:
+        chance = 1 / found["classes"]
+        lines.append(f"accuracy on {found['pictures']} pictures: {found['accuracy']:.1%}, by chance {chance:.1%}")
         lines += [f"{count} could not be used: {reason}" for reason, count in found["unusable"].items()]
     return "\n".join(lines)

@@ -6,7 +6,14 @@ from typing import Any, BinaryIO
 import torch
 
 
-def save_weights(file: BinaryIO, network: torch.nn.Module, name: str, epoch: float, step: int) -> None:
+def save_weights(
+    file: BinaryIO,
+    network: torch.nn.Module,
+    name: str,
+    epoch: float,
+    step: int,
+    classes: int | list[str] | None = None,
+) -> None:
     """Writes weights as open_clip's own training does, so that `pretrained:` takes the file.
 
     Args:
@@ -15,8 +22,10 @@ def save_weights(file: BinaryIO, network: torch.nn.Module, name: str, epoch: flo
         name: of the model.
         epoch: how many times each sample was seen.
         step: how many steps were made.
+        classes: of a classifier, how many there are or their names.
     """
-    torch.save({"epoch": epoch, "step": step, "name": name, "state_dict": network.state_dict()}, file)
+    known = {} if classes is None else {"classes": classes}
+    torch.save({"epoch": epoch, "step": step, "name": name, **known, "state_dict": network.state_dict()}, file)
 
 
 def halve(source: BinaryIO, target: BinaryIO) -> None:

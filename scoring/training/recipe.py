@@ -1,10 +1,12 @@
 """How a model is trained: settings only, so that a config can be checked without loading torch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from chaffinch.scoring.clips.from_open_clip import OpenClipCheckpoint, dimensions
+from chaffinch.scoring.scorer import SampleError
 from chaffinch.scoring.training.architectures import find_architecture
 
 EPOCHS = 32
@@ -31,6 +33,46 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
+class Reweighting:
+    """Grad-Mimic: a batch's samples count by how far each would carry the weights toward a reference's.
+
+    Every step, mimic scores of the batch's samples are taken at the current weights, in evaluation mode, and the update
+    follows the gradient of sum_i w_i loss_i with w = softmax(scores / temperature). Nothing else differs from a plain
+    training: same order, same chance. Where nothing is left of the way to the reference, all samples count alike.
+
+    Source: Huang, Bilkhu, Cooper, Sala and Movellan 2025, arXiv 2501.06708, section 3.2.
+
+    Attributes:
+        reference: weights to come near to: a tag or a file of the same model, of one lineage with the first weights.
+            For a classifier, what `chaffinch train` kept of another of its kind.
+        temperature: more than 0; the lower, the more the best samples of a batch count. .inf: all count alike, which is
+            plain training with a log.
+        scores: what a batch is weighed by. standardised: mimic scores less their mean, over their standard deviation,
+            so that one temperature fits any model; raw: mimic scores as they are, which need a temperature of their own
+            size; cosine: the cosines of the angles between each sample's step and the way, standardised too. Cosines
+            cost a backward pass for each sample, but for one linear layer of a classifier.
+        layers: which parameters count in the scores: names of parameters or modules, or patterns of them; a last layer
+            alone costs next to nothing. All parameters are trained either way.
+        log: whether score, weight and loss of every visit are kept for filters: 12 bytes of memory a visit.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    reference: str
+    temperature: float = 0.5
+    scores: Literal["standardised", "raw", "cosine"] = "standardised"
+    layers: tuple[str, ...] = ("*",)
+    log: bool = True
+
+    def check(self) -> None:
+        """Looks for what is wrong, the reference aside, with a ValueError."""
+        if not self.temperature > 0:
+            raise ValueError(f"reweight.temperature is {self.temperature!r}; it has to be more than 0")
+        if not self.layers:
+            raise ValueError("reweight.layers is empty: name some, or leave it out to take all")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All that decides which weights come out of training, but for the samples and the hardware.
 
@@ -54,6 +96,7 @@ class Recipe:
         augment: what is done to pictures.
         captions_key: an entry of the samples' json that lists several captions, of which each visit draws one; None
             takes the caption proper.
+        reweight: how samples of a batch are weighed; None: all alike.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -73,6 +116,7 @@ class Recipe:
     seed: int = 0
     augment: Augmentation = Augmentation()
     captions_key: str | None = None
+    reweight: Reweighting | None = None
 
     def check(self) -> None:
         """Looks for what is wrong with the settings, without torch.
@@ -110,6 +154,15 @@ class Recipe:
         for name, (value, right, allowed) in limits.items():
             if not right:
                 raise ValueError(f"{name} is {value!r}; it has to be {allowed}")
+        if self.reweight is not None:
+            self.reweight.check()
+            self._check_reference(self.reweight.reference)
+
+    def _check_reference(self, reference: str) -> None:
+        try:
+            OpenClipCheckpoint(self.model, reference).check()
+        except ValueError as error:
+            raise ValueError(f"reweight.reference: {str(error).removeprefix('pretrained ')}") from error
 
     def batch(self, samples: int) -> int:
         """The size of a batch: no sample should be in one twice, where it would be told apart from itself."""
@@ -137,3 +190,56 @@ class Recipe:
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+@dataclass(frozen=True)
+class ClassifierRecipe(Recipe):
+    """A recipe for a classifier: the picture tower of a CLIP with a linear head on its embedding.
+
+    Embeddings are brought to the length sqrt(d), so that one learning rate fits any tower. The head begins at 0.
+
+    Attributes:
+        labels: where a sample's label is: an entry of its json, or `cls` for its .cls member.
+        classes: how many there are, for labels from 0; or their names, for labels that are text.
+        freeze: whether only the head is trained, a linear probe: pictures are embedded once, without augmentation.
+    """
+
+    labels: str = field(kw_only=True)
+    classes: int | tuple[str, ...] = field(kw_only=True)
+    freeze: bool = field(default=False, kw_only=True)
+
+    def check(self) -> None:
+        """As of `Recipe`."""
+        super().check()
+        if self.captions_key is not None:
+            raise ValueError("captions_key is for pairs of pictures and captions: a classifier reads labels")
+        if not self.labels:
+            raise ValueError("labels is empty: name an entry of the json, or cls for the .cls member")
+        if not isinstance(self.classes, int) and len(set(self.classes)) < len(self.classes):
+            twice = next(name for name in self.classes if self.classes.count(name) > 1)
+            raise ValueError(f"classes names {twice!r} twice")
+        if self.outputs < 2:
+            raise ValueError(f"classes is {self.classes!r}; a classifier tells at least 2 apart")
+        if self.freeze and self.pretrained is None:
+            raise ValueError("freeze trains a head on embeddings that mean something: name weights by pretrained")
+
+    @property
+    def outputs(self) -> int:
+        """How many classes there are."""
+        return self.classes if isinstance(self.classes, int) else len(self.classes)
+
+    def class_of(self, label: str) -> int:
+        """The number of a label's class; SampleError where it is none."""
+        if not isinstance(self.classes, int):
+            if label in self.classes:
+                return self.classes.index(label)
+        elif label.isdecimal() and int(label) < self.classes:
+            return int(label)
+        raise SampleError(f"label {label[:40]!r} is none of the {self.outputs} classes")
+
+    def _check_reference(self, reference: str) -> None:
+        if not Path(reference).expanduser().is_file():
+            raise ValueError(
+                f"reweight.reference: {reference!r} is not a file here: name the final.pt of a classifier that was "
+                "trained from the same weights"
+            )

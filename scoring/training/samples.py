@@ -27,21 +27,6 @@ class Samples(Protocol):
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What could be read of one batch.
-
-    Attributes:
-        pictures: n pictures, as `prepare` made them.
-        captions: what `choose` took of the captions of each of the n.
-        unusable: sample -> why it could not be read.
-    """
-
-    pictures: list[Any]
-    captions: list[Any]
-    unusable: dict[int, str]
-
-
-@dataclass(frozen=True)
 class Wanted:
     """One sample to be read.
 
@@ -52,6 +37,23 @@ class Wanted:
 
     index: int
     visit: int = 0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What could be read of one batch.
+
+    Attributes:
+        pictures: n pictures, as `prepare` made them.
+        captions: what `prepare` took of the captions of each of the n.
+        wanted: which they are.
+        unusable: sample -> why it could not be read.
+    """
+
+    pictures: list[Any]
+    captions: list[Any]
+    wanted: list[Wanted]
+    unusable: dict[int, str]
 
 
 def read_ahead(
@@ -94,7 +96,7 @@ def read_ahead(
 
 
 def _collect(batch: Sequence[Wanted], futures: Sequence[Future[tuple[Any, Any] | str]]) -> Loaded:
-    loaded = Loaded([], [], {})
+    loaded = Loaded([], [], [], {})
     for wanted, future in zip(batch, futures, strict=True):
         result = future.result()
         if isinstance(result, str):
@@ -102,4 +104,5 @@ def _collect(batch: Sequence[Wanted], futures: Sequence[Future[tuple[Any, Any] |
         else:
             loaded.pictures.append(result[0])
             loaded.captions.append(result[1])
+            loaded.wanted.append(wanted)
     return loaded

@@ -6,7 +6,7 @@ import tarfile
 import pytest
 import torch
 
-from chaffinch.jobs import train
+from chaffinch.jobs import train, training_run
 from chaffinch.jobs.console import Console
 from chaffinch.jobs.demo.matcher import MODEL, make_matcher
 from chaffinch.jobs.demo.pool import write_clean
@@ -131,7 +131,7 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(training_config, tmp_path,
             raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.Progress, "show", show)
+        patch.setattr(training_run.Progress, "show", show)
         assert main(["train", stopped, "--quiet"]) == 130
     assert not (tmp_path / "stopped" / "training" / "final.pt").exists()
     assert main(["train", stopped]) == 0

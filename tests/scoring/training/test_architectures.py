@@ -12,7 +12,7 @@ from chaffinch.scoring.clip import Clip
 from chaffinch.scoring.clips.from_open_clip import dimensions
 from chaffinch.scoring.scorer import Batch, fingerprint
 from chaffinch.scoring.training.architectures import PUBLISHED, find_architecture, packaged
-from chaffinch.scoring.training.trainer import build
+from chaffinch.scoring.training.building import build
 
 
 def test_open_clips_own_names_are_left_to_it():

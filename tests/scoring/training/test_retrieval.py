@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from chaffinch.scoring.training import retrieval
+from chaffinch.scoring.training.building import build
 from chaffinch.scoring.training.retrieval import recall, retrieve
-from chaffinch.scoring.training.trainer import build
 
 
 def slow_recall(images, captions, owners, k):

@@ -11,10 +11,12 @@ import torch
 from chaffinch.scoring.clip import Clip
 from chaffinch.scoring.images import decode
 from chaffinch.scoring.training.architectures import PUBLISHED
+from chaffinch.scoring.training.building import build
 from chaffinch.scoring.training.checkpoints import halve, load_state, save_state, save_weights
 from chaffinch.scoring.training.recipe import Augmentation, Recipe
 from chaffinch.scoring.training.retrieval import retrieve
-from chaffinch.scoring.training.trainer import Trainer, TrainingError, build
+from chaffinch.scoring.training.task import TrainingError
+from chaffinch.scoring.training.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
