@@ -1,8 +1,10 @@
-"""What alignment comes to: mimic scores, and the weights that training makes of them. The sign is taken here only."""
+"""What alignment comes to: mimic scores, and the weights that training makes of them."""
 
 from typing import Literal
 
 import torch
+
+from chaffinch.scoring.alignment.sign import toward_reference
 
 Form = Literal["raw", "standardised", "cosine"]
 """Of the scores that a batch is weighed by: as they are, z-standardised within the batch, or as cosines."""
@@ -10,9 +12,6 @@ Form = Literal["raw", "standardised", "cosine"]
 
 def mimic_score(slopes: torch.Tensor, length: float) -> torch.Tensor:
     """Mimic scores of samples, from how their losses change along the way to the reference.
-
-    s = <-g, v> / |v| with g the gradient of a sample's loss and v the reference's weights less the current ones. <g, v>
-    is the derivative of the loss along v, so that no gradient is needed.
 
     Source: arXiv 2501.06708, section 3.1.
 
@@ -24,7 +23,7 @@ def mimic_score(slopes: torch.Tensor, length: float) -> torch.Tensor:
         (n,) float32, in units of loss per unit of weight; higher is better: a step on this sample moves the weights
         toward the reference, and below 0 away from it.
     """
-    return -slopes.float() / length
+    return toward_reference(slopes.float(), length)
 
 
 def mimic_cosine(scores: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
@@ -37,8 +36,8 @@ def mimic_cosine(scores: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
     Returns:
         (n,) float32 in [-1, 1]; higher is better; 0 where the gradient is 0.
     """
-    cosines = scores.float() / gradients.float().clamp(min=torch.finfo(torch.float32).tiny)
-    return torch.where(gradients > 0, cosines, torch.zeros_like(cosines)).clamp(-1, 1)
+    cosines = scores.float() / gradients.float()
+    return torch.where(gradients == 0, torch.zeros_like(cosines), cosines).clamp(-1, 1)
 
 
 def sample_weights(scores: torch.Tensor, temperature: float, standardise: bool) -> torch.Tensor:

@@ -138,6 +138,17 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def trusted_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another such head."""
+    import torch
+
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("weights") / "trusted_head.pth"
+    torch.save(torch.nn.Linear(3, 1).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def photos() -> list[Image.Image]:
     """Smooth random colours with shapes on them, of several sizes."""
     generator = np.random.default_rng(3)

@@ -16,7 +16,7 @@ from chaffinch.scoring.scorer import Batch, Scorer, fingerprint
 # Settings to try a kind with, where some have no default; {checkpoint} stands for a small model's file of weights,
 # {corpus} for one of captions, {captioned} for one of captioned pictures, {colour_detector} for a light detector's,
 # {text_detector} and {face_detector} likewise, {zero_shot_detector} for a small zero-shot detector's folder, {head}
-# for a linear head's weights.
+# for a linear head's weights, {trusted_head} for another's.
 SETTINGS: dict[str, dict] = {
     "caption_words": {"words": str(Path(__file__).parents[2] / "examples" / "nouns.txt")},
     "clip": {"model": "ViT-S-32-alt", "pretrained": "{checkpoint}", "embeddings": True},
@@ -34,6 +34,12 @@ SETTINGS: dict[str, dict] = {
     "light_clip": {"features": "yolox.features", "weights": "{light_heads}"},
     "perplexity": {"corpus": "{corpus}"},
     "linear_head": {"embedding": "clip.image_embedding", "weights": "{head}"},
+    "mimic_head": {
+        "embedding": "clip.image_embedding",
+        "label": "metadata.label",
+        "weights": "{head}",
+        "reference": "{trusted_head}",
+    },
     "prompt_pair": {"embedding": "wide.image_embedding", "model": "ViT-S-32-alt", "pretrained": "{checkpoint}"},
 }
 
@@ -45,6 +51,11 @@ TOLERANCES: dict[tuple[str, str], float] = {
     ("light_clip", "similarity"): 1e-5,
     ("linear_head", "score"): 1e-6,
     ("prompt_pair", "probability"): 1e-6,
+    ("mimic_head", "mimic_score"): 1e-6,
+    ("mimic_head", "mimic_cosine"): 1e-6,
+    ("mimic_head", "loss"): 1e-6,
+    ("mimic_head", "reference_loss"): 1e-6,
+    ("mimic_head", "excess_loss"): 1e-6,
     ("detector", "boxes"): 1e-5,
     ("detector", "confidences"): 1e-5,
     ("detector", "phrase_confidences"): 1e-5,
@@ -83,6 +94,7 @@ def scorer(
     face_detector,
     small_detector,
     head,
+    trusted_head,
     light_heads,
 ) -> Scorer:
     kind = request.param.__module__.rpartition(".")[2]
@@ -94,6 +106,7 @@ def scorer(
         "corpus": corpus,
         "captioned": captioned,
         "head": head,
+        "trusted_head": trusted_head,
         "light_heads": light_heads,
         "colour_detector": colour_detector(),
         "text_detector": text_detector(),
@@ -123,6 +136,8 @@ def column_read(name: str, captions, pictures) -> pa.Array:
     """What another scorer would have measured; mean colours do for an embedding."""
     if name == "captions.text":
         return pa.array(captions, pa.string())
+    if name == "metadata.label":
+        return pa.array([len(caption) % 2 for caption in captions], pa.int64())
     assert name in WIDTHS
     colours = [np.asarray(picture).mean(axis=(0, 1)) for picture in pictures]
     width = WIDTHS[name]
