@@ -182,3 +182,24 @@ def light_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with path.open("wb") as file:
         save_checkpoint(file, heads, vocabulary)
     return path
+
+
+@pytest.fixture(scope="session")
+def better_light_heads(light_heads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Other weights of the same light heads, with trusted pairs beside them."""
+    import torch
+
+    from chaffinch.scoring.light.checkpoint import load_checkpoint, save_checkpoint
+    from chaffinch.scoring.light.negatives import save_pairs
+
+    folder = tmp_path_factory.mktemp("better")
+    model, generator = load_checkpoint(light_heads), torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in model.heads.parameters():
+            weight.add_(0.2 * torch.randn(weight.shape, generator=generator))
+    with (folder / "final.pt").open("wb") as file:
+        save_checkpoint(file, model.heads, model.vocabulary)
+    captions = [["a dog runs"], ["the boat", "a boat"], ["the ball"]]
+    with (folder / "pairs.parquet").open("wb") as file:
+        save_pairs(file, "features", np.eye(3, 6, dtype=np.float32), captions, [f"{row:032x}" for row in (7, 8, 9)])
+    return folder / "final.pt"

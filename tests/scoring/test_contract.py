@@ -16,7 +16,7 @@ from chaffinch.scoring.scorer import Batch, Scorer, fingerprint
 # Settings to try a kind with, where some have no default; {checkpoint} stands for a small model's file of weights,
 # {corpus} for one of captions, {captioned} for one of captioned pictures, {colour_detector} for a light detector's,
 # {text_detector} and {face_detector} likewise, {zero_shot_detector} for a small zero-shot detector's folder, {head}
-# for a linear head's weights, {trusted_head} for another's.
+# for a linear head's weights, {trusted_head} for another's, {light_heads} and {better_light_heads} for light heads.
 SETTINGS: dict[str, dict] = {
     "caption_words": {"words": str(Path(__file__).parents[2] / "examples" / "nouns.txt")},
     "clip": {"model": "ViT-S-32-alt", "pretrained": "{checkpoint}", "embeddings": True},
@@ -32,6 +32,12 @@ SETTINGS: dict[str, dict] = {
         "neighbours": 2,
     },
     "light_clip": {"features": "yolox.features", "weights": "{light_heads}"},
+    "mimic_light": {
+        "features": "yolox.features",
+        "weights": "{light_heads}",
+        "reference": "{better_light_heads}",
+        "cosine": True,
+    },
     "perplexity": {"corpus": "{corpus}"},
     "linear_head": {"embedding": "clip.image_embedding", "weights": "{head}"},
     "mimic_head": {
@@ -49,6 +55,13 @@ TOLERANCES: dict[tuple[str, str], float] = {
     ("clip", "image_embedding"): 5e-4,
     ("clip", "caption_embedding"): 5e-4,
     ("light_clip", "similarity"): 1e-5,
+    ("mimic_light", "mimic_score"): 1e-5,
+    ("mimic_light", "mimic_cosine"): 1e-5,
+    ("mimic_light", "loss"): 1e-5,
+    ("mimic_light", "similarity"): 1e-5,
+    ("mimic_light", "reference_loss"): 1e-5,
+    ("mimic_light", "reference_similarity"): 1e-5,
+    ("mimic_light", "excess_loss"): 1e-5,
     ("linear_head", "score"): 1e-6,
     ("prompt_pair", "probability"): 1e-6,
     ("mimic_head", "mimic_score"): 1e-6,
@@ -96,6 +109,7 @@ def scorer(
     head,
     trusted_head,
     light_heads,
+    better_light_heads,
 ) -> Scorer:
     kind = request.param.__module__.rpartition(".")[2]
     required = [field.name for field in dataclasses.fields(request.param) if field.default is dataclasses.MISSING]
@@ -108,6 +122,7 @@ def scorer(
         "head": head,
         "trusted_head": trusted_head,
         "light_heads": light_heads,
+        "better_light_heads": better_light_heads,
         "colour_detector": colour_detector(),
         "text_detector": text_detector(),
         "face_detector": face_detector(),
