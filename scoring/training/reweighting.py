@@ -1,6 +1,7 @@
 """Weighs the samples of a batch by how far learning each would carry the network toward a reference."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ class Reweighter:
             try:
                 losses, scores = self._score(batch, direction)
             except (NotImplementedError, RuntimeError) as error:
-                if "forward AD" not in str(error):
+                if not re.search("forward (mode )?AD", str(error)):
                     raise
                 raise TrainingError(
                     f"reweight: the model has an operation without a forward derivative: choose `layers` behind it "

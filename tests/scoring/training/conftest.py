@@ -1,13 +1,16 @@
 """Pictures that can be told apart and named, and the smallest model that can learn to."""
 
+import copy
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from chaffinch.scoring.scorer import SampleError
+from chaffinch.scoring.training.architectures import find_architecture
 
 COLOURS = {"red": (220, 40, 40), "green": (30, 160, 60), "blue": (40, 60, 220), "yellow": (230, 210, 40)}
 SIZES = {"tiny": 10, "small": 20, "large": 30, "huge": 38}
@@ -41,6 +44,29 @@ class Squares:
         return [first, f"{ground} with {colour}, {size}"] if self.several else [first]
 
 
+class Labelled(Squares):
+    """What colour the square has, as labels; those of some pictures are the next colour's."""
+
+    def __init__(self, wrong=(), **options):
+        super().__init__(**options)
+        self.wrong = wrong
+
+    def captions(self, index):
+        colours = list(COLOURS)
+        return [colours[(colours.index(self.shown[index][0]) + (index in self.wrong)) % len(colours)]]
+
+
+class Swapped(Squares):
+    """Some pictures have the captions of others."""
+
+    def __init__(self, wrong=(), **options):
+        super().__init__(**options)
+        self.wrong = wrong
+
+    def captions(self, index):
+        return super().captions((index + 13) % len(self) if index in self.wrong else index)
+
+
 class Nothing(Squares):
     def captions(self, index):
         raise SampleError("json has no entry 'captions'")
@@ -52,6 +78,16 @@ def squares():
 
 
 @pytest.fixture
+def labelled():
+    return Labelled
+
+
+@pytest.fixture
+def swapped():
+    return Swapped
+
+
+@pytest.fixture
 def nothing():
     return Nothing()
 
@@ -60,7 +96,35 @@ def nothing():
 def tiny(tmp_path_factory):
     """A description of a model with 50,000 weights beside those of its words, dropout included."""
     path = tmp_path_factory.mktemp("model") / "smallest.json"
-    described = {
+    path.write_text(json.dumps({"model_cfg": smallest(), "preprocess_cfg": {"resize_mode": "squash"}}))
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """Descriptions of models that differ in what training mode means to them, and in their losses."""
+    folder = tmp_path_factory.mktemp("models")
+    merges = find_architecture("chaffinch-tiny").merges
+    shutil.copy(merges, folder)
+    still = smallest()
+    still["text_cfg"] |= {"vocab_size": 4610, "tokenizer_kwargs": {"bpe_path": merges.name}}
+    dropout = copy.deepcopy(still)
+    del still["vision_cfg"]["patch_dropout"]
+    normalised = still | {"vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "head_width": 16, "image_size": 32}}
+    kinds = {
+        "still": still,
+        "dropout": dropout,
+        "sigmoid": still | {"init_logit_bias": -2, "custom_text": True},
+        "normalised": normalised,
+    }
+    for name, described in kinds.items():
+        content = {"model_cfg": described, "preprocess_cfg": {"resize_mode": "squash"}}
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return {name: str(folder / f"{name}.json") for name in kinds}
+
+
+def smallest():
+    return {
         "embed_dim": 32,
         "vision_cfg": {
             "layers": 2,
@@ -72,5 +136,3 @@ def tiny(tmp_path_factory):
         },
         "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
     }
-    path.write_text(json.dumps({"model_cfg": described, "preprocess_cfg": {"resize_mode": "squash"}}))
-    return str(path)
