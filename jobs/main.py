@@ -124,6 +124,7 @@ def _set_up_logging(verbose: bool) -> None:
     """Keeps the libraries' own chatter away from the user unless it is asked for; it starts at their import."""
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr)
     if not verbose:
+        logging.getLogger("chaffinch").setLevel(logging.WARNING)  # what scorers warn of is meant for the user
         logging.getLogger("apache_beam").setLevel(logging.ERROR)
         warnings.simplefilter("ignore")
 

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -91,7 +92,7 @@ class ForwardMode(Derivative):
         self, function: Callable[[Tensors], Tensors], carried: Carried | None = None
     ) -> tuple[Tensors, Tensors]:
         """One forward pass with tangents; as `Derivative.evaluate`."""
-        with _differentiable(), forward_mode.dual_level(), Rules():
+        with torch.no_grad(), _level, Rules():
             parts = [*zip(carried.first, carried.second, strict=True)] if carried else []
             before = tuple(join(value, tangent) for value, tangent in parts)
             weights = dict(self.state)
@@ -241,13 +242,27 @@ def _call(
     return found
 
 
-@contextmanager
-def _differentiable() -> Iterator[None]:
-    """No layer of transformers that torch fuses as a whole: it has no forward derivative, and hides what it does."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+class _Level:
+    """Torch has one level of forward derivatives for all threads: the first that needs it opens it, the last closes it.
+
+    Tangents belong to tensors, so that threads do not meet in it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                forward_mode.enter_dual_level()  # type: ignore[no-untyped-call]
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                forward_mode.exit_dual_level(level=0)  # type: ignore[no-untyped-call]
+
+
+_level = _Level()

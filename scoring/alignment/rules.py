@@ -6,7 +6,6 @@ needs and no others: W x, W x' and W' x for a layer. A whole ViT-B/32 takes thre
 tangent goes to the operation itself, fused or not; whatever else a model does, torch derives.
 """
 
-import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import torch
 import torch.autograd.forward_ad as forward_mode
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 Dual = torch.Tensor
@@ -135,19 +133,21 @@ def attention(
         dropout_p: more than 0 is left to torch.
         is_causal: whether later keys are hidden.
         scale: of S; 1 / sqrt(d) by default.
-        enable_gqa: whether queries share keys; left to torch, and so are groups that differ in number.
+        enable_gqa: whether several heads of queries share one of keys and values.
 
     Returns:
         (..., l, d).
     """
-    parts = [split(one) for one in (query, key, value)]
     mask, dmask = split(attn_mask)
-    moves = dmask is not None or any(tangent is not None for _, tangent in parts)
-    if not moves or enable_gqa or dropout_p or not query.shape[:-2] == key.shape[:-2] == value.shape[:-2]:
-        with sdpa_kernel(SDPBackend.MATH) if moves else contextlib.nullcontext():
-            return functional.scaled_dot_product_attention(
-                query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-            )
+    if dropout_p or (dmask is None and all(split(one)[1] is None for one in (query, key, value))):
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+    if enable_gqa:
+        key, value = (one.repeat_interleave(query.shape[-3] // one.shape[-3], dim=-3) for one in (key, value))
+    groups = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
+    query, key, value = (one.expand(*groups, *one.shape[-2:]) for one in (query, key, value))
+    parts = [split(one) for one in (query, key, value)]
     shape, wide = (*query.shape[:-1], value.shape[-1]), (*query.shape[:-1], key.shape[-2])
     flat = [
         (_matrices(primal), torch.zeros_like(primal).reshape_as(_matrices(primal)) if d is None else _matrices(d))
@@ -193,9 +193,13 @@ def heads(query: Dual, key: Dual, value: Dual, *args: Any, **kwargs: Any) -> tup
     moves = any(split(one)[1] is not None for one in (query, key, value, *given.values()) if torch.is_tensor(one))
     drops = given.get("training", True) and given.get("dropout_p", 0.0)
     rare = any(given.get(name) is not None for name in _RARE) or given.get("add_zero_attn")
-    if not moves or query.ndim != 3 or given.get("need_weights", True) or drops or rare:
-        with sdpa_kernel(SDPBackend.MATH) if moves else contextlib.nullcontext():
-            return functional.multi_head_attention_forward(query, key, value, *args, **kwargs)
+    asked = given.get("need_weights", True)
+    if not moves:
+        return functional.multi_head_attention_forward(query, key, value, **given)
+    if query.ndim != 3 or asked or drops or rare:
+        # With weights it goes another way, without fused attention.
+        mixed, shares = functional.multi_head_attention_forward(query, key, value, **(given | {"need_weights": True}))
+        return mixed, shares if asked else None
     count, bias, mask = given["num_heads"], given["in_proj_bias"], given.get("attn_mask")
     if given.get("use_separate_proj_weight"):
         weights = [given[f"{name}_proj_weight"] for name in "qkv"]

@@ -1,11 +1,13 @@
 """Mimic scores of CLIPs of every kind against a loop of backward passes; and what they may not depend on."""
 
+import concurrent.futures
 import copy
 import logging
 
 import numpy as np
 import pytest
 import torch
+import torch.autograd.forward_ad as forward_mode
 from scipy import stats
 
 from chaffinch.scoring.alignment.negatives import Negative
@@ -194,6 +196,22 @@ def test_models_are_left_as_they_were(case, samples):
             assert torch.equal(tensor, weights[name]), name
     assert torch.backends.mha.get_fastpath_enabled()
     assert torch.is_grad_enabled()
+
+
+def test_threads_do_not_meet(case, samples):
+    """Workers of one process are threads, and torch has one level of forward derivatives for all of them."""
+    aligners = [case("vit").aligner(), case("convnext").aligner()]
+    expected = [measure(aligner, samples).mimic_score for aligner in aligners]
+
+    def work(number):
+        return [measure(aligners[number], samples).mimic_score for _ in range(15)]
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for found, values in zip(pool.map(work, range(2)), expected, strict=True):
+            for scores in found:
+                np.testing.assert_array_equal(scores, values)
+    with forward_mode.dual_level():  # the level is closed again
+        pass
 
 
 def test_a_reference_no_better_than_the_current_model_is_told_of(case, caplog):
