@@ -55,14 +55,19 @@ def _spot(document: Document, place: Place, loc: tuple[int | str, ...], inner: P
 def _known(adapter: TypeAdapter[Any], loc: tuple[int | str, ...]) -> list[str]:
     """The settings that could stand beside an unknown one."""
     schema = adapter.json_schema()
-    node = schema
+    node = _resolved(schema, schema)
     for part in loc:
-        while "$ref" in node:
-            node = schema["$defs"][node["$ref"].rpartition("/")[2]]
-        node = node.get("properties", {}).get(part, {})
-    while "$ref" in node:
-        node = schema["$defs"][node["$ref"].rpartition("/")[2]]
+        node = _resolved(node.get("properties", {}).get(part, {}), schema)
     return list(node.get("properties", {}))
+
+
+def _resolved(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """What a node of a schema refers to; of alternatives, such as null, the one that does."""
+    while True:
+        branch = next((one for one in node.get("anyOf", []) if "$ref" in one), node)
+        if "$ref" not in branch:
+            return branch
+        node = schema["$defs"][branch["$ref"].rpartition("/")[2]]
 
 
 def make(document: Document, place: Place, cls: type[Any], settings: dict[str, Any]) -> Any:
