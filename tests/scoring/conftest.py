@@ -27,6 +27,25 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def aligned(tmp_path_factory: pytest.TempPathFactory, small_pool: Callable[..., Path]) -> Path:
+    """A folder with a small CLIP's first.pt, with better.pt near to it, and with shards of trusted pairs."""
+    import torch
+
+    from chaffinch.scoring.training.architectures import find_architecture
+
+    folder = tmp_path_factory.mktemp("aligned")
+    torch.manual_seed(0)
+    network = find_architecture("chaffinch-tiny").create()[0]
+    for name in ("first.pt", "better.pt"):
+        torch.save({"state_dict": network.state_dict()}, folder / name)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter += 0.3 * parameter.abs().mean() * torch.randn_like(parameter)
+    small_pool(folder / "trusted", shards=1, samples=6)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Good captions, one a line."""
     path = tmp_path_factory.mktemp("corpus") / "captions.txt"

@@ -16,7 +16,8 @@ from chaffinch.scoring.scorer import Batch, Scorer, fingerprint
 # Settings to try a kind with, where some have no default; {checkpoint} stands for a small model's file of weights,
 # {corpus} for one of captions, {captioned} for one of captioned pictures, {colour_detector} for a light detector's,
 # {text_detector} and {face_detector} likewise, {zero_shot_detector} for a small zero-shot detector's folder, {head}
-# for a linear head's weights, {trusted_head} for another's, {light_heads} and {better_light_heads} for light heads.
+# for a linear head's weights, {trusted_head} for another's, {light_heads} and {better_light_heads} for light heads,
+# {aligned} for a folder of two CLIPs of one lineage and trusted pairs.
 SETTINGS: dict[str, dict] = {
     "caption_words": {"words": str(Path(__file__).parents[2] / "examples" / "nouns.txt")},
     "clip": {"model": "ViT-S-32-alt", "pretrained": "{checkpoint}", "embeddings": True},
@@ -32,6 +33,13 @@ SETTINGS: dict[str, dict] = {
         "neighbours": 2,
     },
     "light_clip": {"features": "yolox.features", "weights": "{light_heads}"},
+    "mimic": {
+        "model": "chaffinch-tiny",
+        "pretrained": "{aligned}/first.pt",
+        "reference": "{aligned}/better.pt",
+        "negatives": "{aligned}/trusted",
+        "cosine": True,
+    },
     "mimic_light": {
         "features": "yolox.features",
         "weights": "{light_heads}",
@@ -55,6 +63,13 @@ TOLERANCES: dict[tuple[str, str], float] = {
     ("clip", "image_embedding"): 5e-4,
     ("clip", "caption_embedding"): 5e-4,
     ("light_clip", "similarity"): 1e-5,
+    ("mimic", "mimic_score"): 1e-5,
+    ("mimic", "mimic_cosine"): 1e-5,
+    ("mimic", "loss"): 1e-5,
+    ("mimic", "similarity"): 1e-5,
+    ("mimic", "reference_loss"): 1e-5,
+    ("mimic", "reference_similarity"): 1e-5,
+    ("mimic", "excess_loss"): 1e-5,
     ("mimic_light", "mimic_score"): 1e-5,
     ("mimic_light", "mimic_cosine"): 1e-5,
     ("mimic_light", "loss"): 1e-5,
@@ -100,6 +115,7 @@ def find_scorers() -> list[type[Scorer]]:
 def scorer(
     request,
     checkpoint,
+    aligned,
     corpus,
     captioned,
     colour_detector,
@@ -117,6 +133,7 @@ def scorer(
     assert set(required) <= set(settings), f"{kind} needs settings to be tried with: add them to SETTINGS"
     files = {
         "checkpoint": checkpoint,
+        "aligned": aligned,
         "corpus": corpus,
         "captioned": captioned,
         "head": head,
