@@ -145,7 +145,7 @@ def attention(
         )
     if enable_gqa:
         key, value = (one.repeat_interleave(query.shape[-3] // one.shape[-3], dim=-3) for one in (key, value))
-    groups = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
+    groups = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])  # type: ignore[no-untyped-call]
     query, key, value = (one.expand(*groups, *one.shape[-2:]) for one in (query, key, value))
     parts = [split(one) for one in (query, key, value)]
     shape, wide = (*query.shape[:-1], value.shape[-1]), (*query.shape[:-1], key.shape[-2])
