@@ -65,7 +65,7 @@ class Reweighter:
             check_lineage(self._network, state, target)
         except ValueError as error:
             setting = "layers" if str(error).startswith("layers") else "reference"
-            raise SettingError(f"reweight.{setting}", str(error)) from error
+            raise SettingError(f"reweight.{setting}", str(error).removeprefix("layers: ")) from error
         self._target = {name: target[name].float() for name in names}
         self._layer = _only_linear(self._network, names) if task.separable else None
         self._one_mode: bool | None = None

@@ -178,7 +178,7 @@ def test_a_log_can_be_left_out_and_is_not_resumed_without(config, tmp_path, caps
         ("temperature=-1", "it has to be more than 0"),
         ("temperature=.nan", "reweight.temperature is nan"),
         ("layers=[]", "reweight.layers is empty"),
-        ("layers=[visual.porj]", "train.reweight.layers: layers: no parameter matches 'visual.porj'"),
+        ("layers=[visual.porj]", "train.reweight.layers: no parameter matches 'visual.porj'"),
         ("scores=best", "not 'best'"),
         ("scroes=raw", "unknown setting; did you mean 'scores'?"),
         ("reference=missing.pt", "reweight.reference: 'missing.pt' is not a file here"),
@@ -209,4 +209,4 @@ def test_errors_carry_the_line(config, tmp_path, capsys):
     config()
     path.write_text(path.read_text().replace("    scores: standardised", "    layers: [visual.porj]"))
     assert main(["train", str(path)]) == 2
-    assert "out.yaml:14: train.reweight.layers: layers: no parameter matches" in capsys.readouterr().err
+    assert "out.yaml:14: train.reweight.layers: no parameter matches" in capsys.readouterr().err

@@ -3,8 +3,11 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from chaffinch.scoring.training.recipe import Augmentation, Recipe
+from chaffinch.scoring.scorer import SampleError
+from chaffinch.scoring.training.recipe import Augmentation, ClassifierRecipe, Recipe, Reweighting
 
 
 def slow_rates(peak, steps, warmup):
@@ -53,11 +56,47 @@ def test_steps_cover_what_is_to_be_seen():
         ({"augment": Augmentation(crop=(0.5, 1.5))}, "augment.crop is"),
         ({"augment": Augmentation(flip=2.0)}, "augment.flip is 2.0"),
         ({"seed": -1}, "seed is -1"),
+        (
+            {"reweight": Reweighting("openai", temperature=0.0)},
+            r"temperature is 0\.0; it has to be more than 0",
+        ),
+        ({"reweight": Reweighting("openai", temperature=math.nan)}, r"reweight\.temperature is nan"),
+        ({"reweight": Reweighting("openai", layers=())}, r"reweight\.layers is empty"),
+        ({"reweight": Reweighting("missing.pt")}, r"reweight\.reference: 'missing\.pt' is not a file here"),
     ],
 )
 def test_what_is_wrong_is_named_with_what_is_right(settings, message):
     with pytest.raises(ValueError, match=message):
         Recipe(**({"model": "RN50"} | settings)).check()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"labels": ""}, "labels is empty"),
+        ({"classes": 1}, "at least 2 apart"),
+        ({"classes": ("a", "b", "a")}, "classes names 'a' twice"),
+        ({"captions_key": "captions"}, "reads labels"),
+        ({"freeze": True}, "name weights by pretrained"),
+        ({"reweight": Reweighting("openai")}, "'openai' is not a file here: name the final.pt of a classifier"),
+        ({"model": "ViT-B32"}, "did you mean ViT-B-32"),
+    ],
+)
+def test_classifiers_are_checked_too(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ClassifierRecipe(**({"model": "RN50", "labels": "cls", "classes": 3} | settings)).check()
+
+
+@given(st.integers(2, 50), st.integers(-3, 60))
+def test_labels_are_numbers_or_names_of_classes(classes, label):
+    recipe = ClassifierRecipe("RN50", labels="cls", classes=classes)
+    named = ClassifierRecipe("RN50", labels="cls", classes=tuple(f"{number} dogs" for number in range(classes)))
+    if 0 <= label < classes:
+        assert recipe.class_of(str(label)) == named.class_of(f"{label} dogs") == label
+    else:
+        for one, text in ((recipe, str(label)), (named, f"{label} dogs")):
+            with pytest.raises(SampleError, match=f"label '{text}' is none of the {classes} classes"):
+                one.class_of(text)
 
 
 def test_checking_needs_no_torch():
