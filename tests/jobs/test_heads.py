@@ -25,20 +25,21 @@ def save_head(path: Path, seed: int, dimensions: int = 128) -> str:
     return str(path)
 
 
-@pytest.fixture
-def config(rendered, tmp_path):
-    """A pool of its own, a CLIP and two heads over it, measured and decided."""
-    shutil.copytree(rendered / "pool", tmp_path / "pool")
+@pytest.fixture(scope="module")
+def measured(rendered, tmp_path_factory):
+    """A folder with a pool, a CLIP and two heads over it, measured and decided."""
+    folder = tmp_path_factory.mktemp("measured")
+    shutil.copytree(rendered / "pool", folder / "pool")
     content = {
-        "input": str(tmp_path / "pool"),
-        "output": str(tmp_path / "out"),
-        "store": str(tmp_path / "store"),
+        "input": str(folder / "pool"),
+        "output": str(folder / "out"),
+        "store": str(folder / "store"),
         "scorers": {
             "clip": {"model": "chaffinch-tiny", "pretrained": MATCHER, "embeddings": True},
             "aesthetic": {
                 "kind": "linear_head",
                 "embedding": "clip.image_embedding",
-                "weights": save_head(tmp_path / "head.pth", 0),
+                "weights": save_head(folder / "head.pth", 0),
             },
             "beach": PAIR | {"good": ["a red ball on a beach"], "bad": ["a tree in the snow"]},
         },
@@ -50,9 +51,18 @@ def config(rendered, tmp_path):
         "keep": {"fraction": 0.3},
         "run": {"max_rejected": 0.2},
     }
-    path = tmp_path / "config.yaml"
+    path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(content))
     assert main(["run", str(path), "--quiet"]) == 0
+    return folder
+
+
+@pytest.fixture
+def config(measured, tmp_path):
+    """The config in a copy of that folder, to be changed at will."""
+    shutil.copytree(measured, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "config.yaml"
+    path.write_text(path.read_text().replace(str(measured), str(tmp_path)))
     return path
 
 
