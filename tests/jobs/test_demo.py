@@ -5,6 +5,8 @@ import pytest
 from chaffinch.jobs.demo.shapes import SHAPES
 from chaffinch.jobs.main import main
 
+SIZE = "--samples 600 --seed 4"
+
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory):
@@ -12,7 +14,7 @@ def printed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         lines = []
         patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
-        assert main(["demo", str(folder), "--samples", "600", "--seed", "4"]) == 0
+        assert main(["demo", *SIZE.split(), str(folder)]) == 0
     return "\n".join(lines), folder
 
 
@@ -48,13 +50,14 @@ def test_the_config_it_leaves_can_be_changed_and_run_again(printed, capsys):
     assert "kept 10.0% of what could be used" in capsys.readouterr().out
 
 
-def test_run_again_it_keeps_what_was_changed_and_measures_nothing_twice(tmp_path, capsys, snapshot):
-    assert main(["demo", str(tmp_path), "--samples", "200"]) == 0
-    config = tmp_path / "demo.yaml"
+def test_run_again_it_keeps_what_was_changed_and_measures_nothing_twice(printed, capsys, snapshot):
+    """The last of these tests: the folder is not afterwards what the demo left."""
+    _, folder = printed
+    config = folder / "demo.yaml"
     config.write_text(config.read_text().replace("keep: [4, null]", "keep: [5, null]"))
-    before = snapshot(tmp_path / "store")
-    capsys.readouterr()
-    assert main(["demo", str(tmp_path), "--samples", "200"]) == 0
+    before = snapshot(folder / "store")
+    assert main(["demo", *SIZE.split(), str(folder)]) == 0
     assert "demo.yaml was changed and is used as it is" in capsys.readouterr().err
     assert "keep: [5, null]" in config.read_text()
-    assert snapshot(tmp_path / "store") == before
+    assert snapshot(folder / "store") == before
+    assert before
