@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from chaffinch.scoring.images import decode
-from chaffinch.scoring.onnx_detector import OnnxDetector
-from chaffinch.scoring.scorer import Batch
+from chaffinch.scoring.onnx_detector import Model, OnnxDetector
+from chaffinch.scoring.yolox import canvas, describe, fit
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 """Real data and weights beside the repository."""
@@ -32,7 +33,8 @@ LABEL_SETS = {
 }
 """What label sets are called here -> their column in labels.csv."""
 
-_BATCH = 64
+_SIDE = 128
+"""Of a picture on the detector's canvas, pixels; a multiple of twice its largest stride."""
 
 
 @dataclass(frozen=True)
@@ -102,29 +104,44 @@ def read_labels(path: Path, pictures: Pictures) -> dict[str, np.ndarray]:
 
 
 def detector_features(pictures: Pictures, work: Path) -> np.ndarray:
-    """What an `onnx_detector` with `features: true` stores of each picture, measured once.
+    """What the light detector sees in each picture, measured once.
+
+    Each picture is laid onto the canvas at 128 x 128, so that its objects are as large as those the detector knows, and
+    the maps that `onnx_detector` takes its features from are pooled over the part that it covers: mean, maximum and
+    standard deviation of each channel, and its mean in each quarter.
+
+    How that was chosen: a probe learned the true classes of the first 2,000 trusted pictures of seed 0 and was tried on
+    the next 500; no test picture and no human label was looked at. Of 416, 224 and 128 pixels a side it got .528, .624
+    and .658 right, with quarters .682 (and with sixteenths .696, for three times as many features).
 
     Args:
         pictures: n pictures.
         work: a folder that keeps them.
 
     Returns:
-        (n, 1696) float32.
+        (n, 3584) float32.
     """
     digest = hashlib.sha256(b"".join(hashlib.sha256(file).digest() for file in pictures.files)).hexdigest()[:12]
-    cache = work / f"features-{digest}.npy"
+    cache = work / f"features-{_SIDE}-{digest}.npy"
     if not cache.exists():
-        scorer = OnnxDetector(str(SHARED / "weights" / "yolox_nano.onnx"), features=True)
-        model = scorer.load("cpu")
-        parts = []
-        for start in range(0, len(pictures), _BATCH):
-            prepared = [scorer.prepare(decode(file), model) for file in pictures.files[start : start + _BATCH]]
-            nothing = [""] * len(prepared)
-            found = scorer.score(Batch(nothing, nothing, prepared), model)["features"]
-            parts.append(found.flatten().to_numpy(zero_copy_only=False).reshape(len(prepared), -1))
+        model = OnnxDetector(str(SHARED / "weights" / "yolox_nano.onnx"), features=True).load("cpu")
+        rows = [_see(decode(file), model) for file in pictures.files]
         work.mkdir(parents=True, exist_ok=True)
-        np.save(cache, np.concatenate(parts))
+        np.save(cache, np.stack(rows))
     return np.asarray(np.load(cache), np.float32)
+
+
+def _see(picture: Image.Image, model: Model) -> np.ndarray:
+    """(d,) float16."""
+    pixels = fit(picture, _SIDE, _SIDE)
+    laid = canvas(pixels, model.head.height, model.head.width)
+    maps = model.session.run({model.head.input: laid}, model.outputs)[1:]
+    seen = [
+        one[:, :, : _SIDE * one.shape[2] // model.head.height, : _SIDE * one.shape[3] // model.head.width]
+        for one in maps
+    ]
+    quarters = [one.reshape(one.shape[1], 2, one.shape[2] // 2, 2, -1).mean(axis=(2, 4)).ravel() for one in seen]
+    return np.concatenate([describe(seen), *quarters]).astype(np.float16)
 
 
 def standardise(features: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
