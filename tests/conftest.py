@@ -15,6 +15,8 @@ from typing import Any
 
 # Two processes of tests share the cores: more threads would wait for each other. Libraries ask when they are loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Nothing is fetched, and what cannot be had is told at once, not after some retries.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import hypothesis
 import numpy as np
