@@ -31,6 +31,19 @@ hypothesis.settings.register_profile("search", max_examples=1000, deadline=None)
 hypothesis.settings.load_profile("steady")
 
 Members = Sequence[tuple[str, bytes]]
+LAST = ("jobs", "pipeline", "scoring", "filters")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of whole commands come first and those of single functions last: when one process of tests has nothing left
+    to do, what the other still does is short.
+    """
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        return LAST.index(folder) if folder in LAST else -1
+
+    items.sort(key=rank)
 
 
 def pytest_collection_finish() -> None:
