@@ -146,7 +146,8 @@ def _in_store(store: Path, embeddings: list[Path], column: str, captions_key: st
         raise ValueError(f"{str(store)!r} is a store, which has the captions: leave captions_key out")
     if not embeddings or not captions:
         raise ValueError(
-            f"{str(store)!r} lacks embeddings or captions: score the reference with the same scorers first"
+            f"{str(store)!r} lacks embeddings or captions: score the reference first, with the same scorers and "
+            "`captions: {}`"
         )
     if len(embeddings) > 1:
         raise ValueError(

@@ -86,6 +86,11 @@ def test_trains_both_and_scores_the_pool_without_its_pictures(configs, tmp_path,
     assert 0 < summary["filters"]["mimic"]["retained"] < 1
     assert len(summary["filters"]["mimic"]["steps_retained"]) == 2
 
+    # Negatives from a store: here it holds the very pairs that the training kept, and the scores are the same.
+    assert main(["score", reference, "--quiet", "scorers.captions={}"]) == 0
+    assert main(["score", pool, "--quiet", f"scorers.alignment.negatives={tmp_path / 'reference' / 'store'}"]) == 0
+    assert table(tmp_path).equals(pa.concat_tables([first, first]))
+
 
 def test_what_is_missing_is_said_before_anything_runs(configs, tmp_path, capsys):
     reference, pool = configs

@@ -313,19 +313,3 @@ def test_features_of_another_detector_are_refused(scorer, features):
         scorer.check_columns({"yolox.features": pa.float32()})
     with pytest.raises(ValueError, match=r"vectors of 5 numbers.* trained on 6"):
         scorer.score(batch(features[:, :5]), scorer.load("cpu"))
-
-
-def test_of_many_pairs_some_are_kept_whatever_their_order(tmp_path):
-    rng = np.random.default_rng(0)
-    count = 5000
-    features, names = rng.normal(size=(count, 2)).astype(np.float32), uids(count)
-    captions = [[f"number {row}"] for row in range(count)]
-    order = rng.permutation(count)
-    kept = []
-    for rows in (np.arange(count), order):
-        path = tmp_path / "pairs.parquet"
-        with path.open("wb") as file:
-            save_pairs(file, "features", features[rows], [captions[row] for row in rows], [names[row] for row in rows])
-        kept.append({row["uid"]: (row["captions"], row["features"]) for row in pq.read_table(path).to_pylist()})
-    assert kept[0] == kept[1]
-    assert len(kept[0]) == 4096
