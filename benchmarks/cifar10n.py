@@ -85,6 +85,7 @@ def prose(learner: str, told: Mapping[str, Any]) -> str:
             epochs = {
                 source: ", ".join(f"{epoch}: {_pair(value['auc'])}" for epoch, value in found[source].items())
                 for source in ("mimic_score", "mimic_cosine", "excess_loss", "-loss")
+                if source in found
             }
             alone = f"-reference_loss {_pair(found['-reference_loss']['auc'])}"
             rest = "; ".join(f"{source} {value}" for source, value in epochs.items())

@@ -73,8 +73,8 @@ def find(
     """Judges all that a current model and a reference say of a pool's labels.
 
     Args:
-        by_epoch: mimic_score, mimic_cosine and loss -> epoch of the current model -> (n,); for mimic_cosine, fewer
-            epochs will do.
+        by_epoch: mimic_score, mimic_cosine and loss -> epoch of the current model -> (n,); for mimic_cosine, the
+            first four or none will do.
         reference_loss: (n,).
         agrees: (n,) bool, whether the reference's class is the label.
         wrong: (n,) bool, whether the label is wrong.
@@ -93,6 +93,8 @@ def find(
         "-loss": {epoch: -loss for epoch, loss in by_epoch["loss"].items()},
     }
     for source, scores in signed.items():
+        if not scores:
+            continue
         names = list(BINARISERS) if source.startswith("mimic") else ["two means, untested", "mixture, untested"]
         names += ["sign"] if source == "excess_loss" else []
         told[source] = {str(epoch): judge(scores[epoch][:, None], wrong, names) for epoch in EPOCHS if epoch in scores}

@@ -52,12 +52,13 @@ class Plan:
     Attributes:
         references: of `REFERENCES`.
         arms: reference -> of `ARMS`.
-        cosines: the last epoch at which cosines are measured: the network needs a gradient for every sample.
+        cosines: reference -> the last epoch at which cosines are measured, none where it is not named: the network
+            needs a gradient for every sample.
     """
 
     references: Sequence[str]
     arms: Mapping[str, Sequence[str]]
-    cosines: int
+    cosines: Mapping[str, int]
 
 
 LEARNERS: dict[str, tuple[Learner, Plan]] = {
@@ -70,12 +71,16 @@ LEARNERS: dict[str, tuple[Learner, Plan]] = {
                 "held-out, 2000": [MIMIC, BY_COSINE, BY_REFERENCE],
                 "same pictures": [MIMIC, BY_COSINE, BY_REFERENCE],
             },
-            max(EPOCHS),
+            dict.fromkeys(REFERENCES, max(EPOCHS)),
         ),
     ),
     "network": (
         Network(),
-        Plan(["held-out", "same pictures"], {"held-out": [MIMIC, BY_REFERENCE], "same pictures": []}, max(EARLY)),
+        Plan(
+            ["held-out", "same pictures"],
+            {"held-out": [MIMIC, BY_REFERENCE], "same pictures": []},
+            {"held-out": max(EARLY)},
+        ),
     ),
 }
 
@@ -141,7 +146,7 @@ class Trial:
             model = restore(self.learner, pool, state)
             losses, right = losses_of(model, pool), agrees(model, pool)
             told["references"][kind] = {"test accuracy": accuracy_of(model, self.world.test)}
-            told["finding"][kind] = find(self._align(plain, state, pool), losses.numpy(), right.numpy(), wrong)
+            told["finding"][kind] = find(self._align(plain, state, pool, kind), losses.numpy(), right.numpy(), wrong)
             for arm in self.plan.arms[kind] if name in TRAINED else ():
                 weigher = Weigher(ARMS[arm], self.learner, state, losses)
                 run = train(self.learner, pool, self.seed, self.world.test, weigh=weigher)
@@ -150,7 +155,7 @@ class Trial:
                 runs[f"{arm} ({kind})"] = gain
         return told | {"cpu_seconds": time.process_time() - began}
 
-    def _align(self, plain: Run, reference: State, pool: Data) -> dict[str, dict[int, np.ndarray]]:
+    def _align(self, plain: Run, reference: State, pool: Data, kind: str) -> dict[str, dict[int, np.ndarray]]:
         found: dict[str, dict[int, np.ndarray]] = {"mimic_score": {}, "mimic_cosine": {}, "loss": {}}
         for epoch, state in plain.states.items():
             model = restore(self.learner, pool, state)
@@ -164,7 +169,7 @@ class Trial:
             size = self.learner.recipe.batch
             found["loss"][epoch] = losses_of(model, pool).numpy()
             found["mimic_score"][epoch] = in_parts(scores, pool, size).numpy()
-            if epoch <= self.plan.cosines:
+            if epoch <= self.plan.cosines.get(kind, -1):
                 found["mimic_cosine"][epoch] = in_parts(cosines, pool, size).numpy()
         return found
 

@@ -306,7 +306,7 @@ def test_a_trial_tells_everything_of_a_set_of_labels(benchmark, trials, learners
     world = trials.World(labels.inputs, everything.labels, {"worst": labels.labels}, test)
     recipe = learners.Recipe(rate=3e-3, decay=1e-5, batch=32, epochs=10, checks=2)
     kinds = ["held-out", "same pictures"]
-    plan = trials.Plan(kinds, {"held-out": list(trials.ARMS), "same pictures": [trials.MIMIC]}, 3)
+    plan = trials.Plan(kinds, {"held-out": list(trials.ARMS), "same pictures": [trials.MIMIC]}, {"held-out": 3})
     told = trials.Trial(learners.Probe(recipe), plan, world, 0).outcome("worst")
     assert told["wrong"] == pytest.approx(0.4, abs=0.05)
     assert list(told["references"]) == list(told["finding"]) == kinds
@@ -317,6 +317,7 @@ def test_a_trial_tells_everything_of_a_set_of_labels(benchmark, trials, learners
     assert mimic["accuracy"] > plain["accuracy"]
     assert told["finding"]["held-out"]["mimic_score"]["0"]["auc"] > 0.8
     assert list(told["finding"]["held-out"]["mimic_cosine"]) == ["0", "1", "2", "mean of 0 to 3"]
+    assert "mimic_cosine" not in told["finding"]["same pictures"]
     quality = benchmark.qualities({"worst": [told]}, kinds)["held-out"]["0"]
     assert quality["kept"]["worst"] == told["finding"]["held-out"]["mimic_score"]["0"]["kept"]["sign"]
     words = benchmark.prose("probe", {"seeds": [0], "labels": {"worst": benchmark.over_seeds([told])}})
