@@ -39,6 +39,8 @@ from cifar10n_data import LABEL_SETS
 from cifar10n_finding import quality
 from cifar10n_trial import LEARNERS, Trial, read_world
 
+_SHOWN = ("0", "1", "mean of 0 to 3")
+
 
 def over_seeds(several: Sequence[Any]) -> Any:
     """Brings outcomes of one form together.
@@ -74,24 +76,40 @@ def qualities(outcomes: Mapping[str, Sequence[Mapping[str, Any]]], kinds: Sequen
 
 
 def prose(learner: str, told: Mapping[str, Any]) -> str:
-    """The figures that matter most, as sentences."""
+    """The figures that matter most, as sentences: those of the held-out reference, and the AUC of the leaking one."""
     words = [f"{learner}, mean ± standard deviation over {len(told['seeds'])} seeds."]
     for name, one in told["labels"].items():
         words.append(f"{name}, {one['wrong'][0]:.1%} wrong:")
-        accuracies = ", ".join(f"{arm} {_pair(run['accuracy'])}" for arm, run in one["runs"].items())
-        references = ", ".join(f"{kind} {_pair(run['test accuracy'])}" for kind, run in one["references"].items())
-        words.append(f"test accuracy {accuracies}; of the references themselves {references};")
+        shown = {arm: run for arm, run in one["runs"].items() if "(" not in arm or arm.endswith("(held-out)")}
+        accuracies = ", ".join(
+            f"{arm.removesuffix(' (held-out)')} {_pair(run['accuracy'])}{_sooner(run)}" for arm, run in shown.items()
+        )
+        own = ", ".join(f"{kind} {_pair(run['test accuracy'])}" for kind, run in one["references"].items())
+        words.append(f"test accuracy {accuracies}; the references themselves {own}.")
         for kind, found in one["finding"].items():
-            epochs = {
-                source: ", ".join(f"{epoch}: {_pair(value['auc'])}" for epoch, value in found[source].items())
+            by_epoch = {
+                source: f"{' '.join(_pair(found[source][epoch]['auc']) for epoch in _SHOWN)}"
                 for source in ("mimic_score", "mimic_cosine", "excess_loss", "-loss")
                 if source in found
             }
             alone = f"-reference_loss {_pair(found['-reference_loss']['auc'])}"
-            rest = "; ".join(f"{source} {value}" for source, value in epochs.items())
-            disagrees = _pair(found["reference disagrees"]["auc"])
-            words.append(f"AUC for wrong labels, {kind}: {alone}, reference disagrees {disagrees}, by epoch {rest}.")
+            disagrees = f"reference disagrees {_pair(found['reference disagrees']['auc'])}"
+            rest = ", ".join(f"{source} {value}" for source, value in by_epoch.items())
+            words.append(
+                f"AUC for wrong labels with the reference {kind}: {alone}, {disagrees}, {rest} (epoch 0, 1, 0-3)."
+            )
+    for kind, found in told["quality"].items():
+        pearson = {epoch: one["pearson"] for epoch, one in found.items() if one["pearson"] is not None}
+        if pearson:
+            rest = ", ".join(f"{epoch}: {value:.3f}" for epoch, value in pearson.items())
+            words.append(f"Pearson r of what the sign keeps and what is clean, reference {kind}, by epoch {rest}.")
     return " ".join(words)
+
+
+def _sooner(run: Mapping[str, Any]) -> str:
+    """In how many of plain training's own steps its best is reached; nothing where a seed does not reach it."""
+    share = run["of plain's own"]
+    return "" if len(share) > 2 or None in share else f" ({share[0]:.0%} of plain's steps to its best)"
 
 
 def _pair(values: Sequence[float]) -> str:
@@ -131,7 +149,9 @@ def main() -> None:
     versions = {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__}
     content = {"command": command, "prose": words, "figures": told, "machine": before, "versions": versions}
     measuring.RESULTS.mkdir(exist_ok=True)
-    text = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda one: f"[{' '.join(one[1].split())}]", json.dumps(content, indent=1))
+    text = json.dumps(content, indent=1)
+    for innermost in (r"\[\s[^][{}]*\]", r"\{\s[^{}]*\}"):  # on one line each
+        text = re.sub(innermost, lambda one: " ".join(one[0].split()), text)
     (measuring.RESULTS / f"cifar10n-{options.learner}.json").write_text(text + "\n", encoding="utf-8")
 
 

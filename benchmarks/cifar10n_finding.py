@@ -113,9 +113,9 @@ def quality(kept: Mapping[str, Sequence[float]], clean: Mapping[str, Sequence[fl
     Returns:
         "pearson" over label sets of the means over seeds, None for fewer than three sets, and both "kept" and "clean".
     """
-    means = {name: (float(np.mean(kept[name])), float(np.mean(clean[name]))) for name in kept}
+    means = {name: (round(float(np.mean(kept[name])), 4), round(float(np.mean(clean[name])), 4)) for name in kept}
     points = np.array(list(means.values()))
-    pearson = float(np.corrcoef(points.T)[0, 1]) if len(points) > 2 and np.ptp(points[:, 0]) > 0 else None
+    pearson = round(float(np.corrcoef(points.T)[0, 1]), 4) if len(points) > 2 and np.ptp(points[:, 0]) > 0 else None
     return {
         "pearson": pearson,
         "kept": {name: one[0] for name, one in means.items()},
