@@ -41,6 +41,7 @@ from chaffinch.jobs.demo.command import config_for
 from chaffinch.jobs.demo.pool import write_clean, write_pool
 from chaffinch.jobs.experiment import Experiment
 from chaffinch.jobs.score import run_score
+from chaffinch.jobs.train import train
 from chaffinch.pipeline.runner import set_up_filesystems
 from chaffinch.pipeline.verdicts import decisions_path
 
@@ -249,10 +250,11 @@ def main() -> None:
 
 
 def render(folder: Path, samples: int, seed: int) -> tuple[str, str]:
-    """Writes a pool of the demo's kind with the demo's config; returns the paths of config and truth."""
+    """Writes a pool of the demo's kind and its config, and trains what that asks for; the paths of config and truth."""
     write_pool(folder / "pool", samples=samples, seed=seed)
     write_clean(folder / "trusted", samples=300, seed=seed)
     (folder / "demo.yaml").write_text(config_for(folder), encoding="utf-8")
+    train(str(folder / "demo.yaml"), [], Console(quiet=True))
     return str(folder / "demo.yaml"), str(folder / "pool" / "truth.parquet")
 
 

@@ -60,7 +60,7 @@ class Lease:
         """Gives the GPU back; more than once is no error."""
         handle, self._handle = self._handle, None
         if handle is not None:
-            os.close(handle)
+            _unlock(handle)
 
 
 def lease(gpus: Sequence[str], folder: str | None = None) -> Lease:
@@ -98,7 +98,7 @@ def _slots(place: str, gpu: str) -> tuple[int, str]:
         if handle is None:
             held += 1
         else:
-            os.close(handle)
+            _unlock(handle)
             free = free or path
     return held, free or path
 
@@ -114,6 +114,15 @@ def _lock(path: str) -> int | None:
     return handle
 
 
+def _unlock(handle: int) -> None:
+    """Unlocks a file and closes it.
+
+    Closing alone would leave it locked for as long as a program that is just being started has not dropped its copy.
+    """
+    fcntl.flock(handle, fcntl.LOCK_UN)
+    os.close(handle)
+
+
 @contextlib.contextmanager
 def _alone(place: str) -> Iterator[None]:
     """Waits until nobody else is choosing a GPU."""
@@ -122,7 +131,7 @@ def _alone(place: str) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(handle)
+        _unlock(handle)
 
 
 def _own_folder() -> str:

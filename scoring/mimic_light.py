@@ -55,7 +55,8 @@ class MimicLight(Scorer):
         weights: the current heads, such as epoch_1.pt; or a list.
         reference: the heads to come near to, final.pt of their training.
         negatives: trusted pairs with the same features: a store that holds them and their captions scored, such as
-            <store>/reference; or .parquet files. By default those that the training of the reference kept beside it, pairs.parquet.
+            <store>/reference; or .parquet files. By default those that the training of the reference kept beside it,
+            pairs.parquet.
         captions_key: in other .parquet files, the column of captions.
         layers: which parameters count: names of parameters or modules, or patterns: picture, words, gates, caption,
             logit_scale; all of them by default.
