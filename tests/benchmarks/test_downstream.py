@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-SAMPLES, SEEN, PAIRS = 160, 128, 30
+SAMPLES, SEEN, PAIRS = 220, 128, 30
 
 
 @pytest.fixture(scope="module")
