@@ -5,8 +5,9 @@
 
 Whole steps of `chaffinch train`'s own trainer, from a batch in memory to new weights, AdamW included. Everything is
 measured in turn in one process, as CPU seconds (on cuda, seconds until the GPU is done), and given as the median ratio
-to the plain step. Weights are random, the reference lies 5% away. `a pass of their own` is what models with dropout or
-batch normalisation pay, whose scores have to be taken in evaluation mode, apart from the update. Memory is the peak of
+to the plain step. Weights are random, the reference lies 5% away. `otherwise`: scores of few layers come out of the
+update's own forward pass, unless the model has dropout or batch normalisation, and those of all layers have a pass of
+their own; what the other choice would have cost is measured beside it. Memory is the peak of
 processes of their own, weights, moments and reference included, over one that has only imported the libraries.
 """
 
@@ -37,7 +38,7 @@ _LAYERS = {
     "last layer": ("visual.proj",),
     "last block's second layer": ("visual.transformer.resblocks.11.mlp.c_proj",),
 }
-_APART = ", a pass of their own"
+_OTHERWISE = ", otherwise"
 
 
 class Noise:
@@ -75,9 +76,10 @@ class Subject:
         (self.loaded,) = self.trainer.task.read(samples, [self.trainer._wanted(0)], self.trainer._visits, 2)
         self.reweighters: dict[str, Reweighter | None] = {"plain": None}
         for way in ways:
-            settings = Reweighting(str(self.reference), layers=_LAYERS[way.removesuffix(_APART)])
+            settings = Reweighting(str(self.reference), layers=_LAYERS[way.removesuffix(_OTHERWISE)])
             reweighter = Reweighter(settings, self.trainer.task)
-            reweighter._one_mode = False if way.endswith(_APART) else None
+            if way.endswith(_OTHERWISE):
+                reweighter._one_pass = not reweighter._may_share
             self.reweighters[way] = reweighter
 
     def step(self, way: str) -> None:
@@ -117,7 +119,7 @@ def main() -> None:
 
 
 def _measure(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    ways = [*_LAYERS, f"all layers{_APART}", f"last layer{_APART}"]
+    ways = [*_LAYERS, f"all layers{_OTHERWISE}", f"last layer{_OTHERWISE}"]
     subject, clock = Subject(name, options, folder, ways), _clock(options.device)
     seconds: dict[str, list[float]] = {way: [] for way in subject.reweighters}
     for number in range(options.rounds + 1):

@@ -40,7 +40,9 @@ class Reweighter:
     """Weighs batches at a network's weights as they are at the moment.
 
     Scores are taken in evaluation mode. Where a network computes the same in training mode, for want of dropout and of
-    batch normalisation, one forward pass serves both scores and update.
+    batch normalisation, one forward pass can serve both scores and update. It does for few layers. Over most of them it
+    would keep the derivatives of all activations until the update, which takes twice the memory and, for that, longer
+    than a pass of its own, where each is dropped as soon as the next layer has it.
     """
 
     def __init__(self, settings: Reweighting, task: Task) -> None:
@@ -68,7 +70,10 @@ class Reweighter:
             raise SettingError(f"reweight.{setting}", str(error).removeprefix("layers: ")) from error
         self._target = {name: target[name].float() for name in names}
         self._layer = _only_linear(self._network, names) if task.separable else None
-        self._one_mode: bool | None = None
+        sizes = {name: parameter.numel() for name, parameter in self._network.named_parameters()}
+        few = 2 * sum(sizes[name] for name in names) < sum(sizes.values())
+        self._may_share = few or settings.scores == "cosine"  # which takes no derivatives forward
+        self._one_pass: bool | None = None
 
     @property
     def columns(self) -> Sequence[str]:
@@ -87,8 +92,8 @@ class Reweighter:
         Raises:
             TrainingError: the network has an operation without a forward derivative.
         """
-        if self._one_mode is None:
-            self._one_mode = _one_mode(self._task, batch)
+        if self._one_pass is None:
+            self._one_pass = self._may_share and _one_mode(self._task, batch)
         direction = self._direction()
         if direction is None:
             losses = self._task.losses(batch)
@@ -118,7 +123,7 @@ class Reweighter:
 
     def _score(self, batch: Any, direction: Direction) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Losses in training mode with their graph, and scores."""
-        if self._one_mode:
+        if self._one_pass:
             return self._measure(batch, direction)
         with evaluation_mode(self._network):
             if self._settings.scores == "cosine":

@@ -148,21 +148,24 @@ def test_a_step_is_the_loop_of_backward_passes_and_the_weighted_gradient(
     assert max(float((found[name] - first[name]).abs().max()) for name in found) > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["still", "dropout", "normalised"])
-def test_uniform_weights_are_plain_training(models, squares, tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "layers"), [("still", "*"), ("still", "visual.proj"), ("dropout", "*"), ("normalised", "visual.attnpool")]
+)
+def test_uniform_weights_are_plain_training(models, squares, tmp_path, kind, layers):
     model = models[kind]
     # A large epsilon: AdamW would bring rounding to the size of a step where gradients vanish.
     plain = Recipe(
         model, samples_seen=40, batch_size=10, learning_rate=0.1, epsilon=1.0, augment=Augmentation((0.6, 1))
     )
     reference = moved(model, tmp_path / "reference.pt")
-    uniform = dataclasses.replace(plain, reweight=Reweighting(reference, math.inf))
+    uniform = dataclasses.replace(plain, reweight=Reweighting(reference, math.inf, layers=(layers,)))
     samples = squares(broken={4, 20}, several=True)
     one, other = Trainer(plain, samples, "cpu", 1), Trainer(uniform, samples, "cpu", 1)
     for step, weighed in zip(one.run(), other.run(), strict=True):
         assert weighed.loss == pytest.approx(step.loss, abs=1e-5)
         assert weighed.weighing.effective == pytest.approx(10 - len(samples.broken & seen(one, step)), rel=1e-5)
-    if kind != "still":  # scores have a pass of their own
+    assert other._reweighter._one_pass == ((kind, layers) == ("still", "visual.proj"))
+    if not other._reweighter._one_pass:
         assert all(torch.equal(value, other.task.network.state_dict()[name]) for name, value in weights(one).items())
     for name, value in weights(one).items():
         torch.testing.assert_close(other.task.network.state_dict()[name], value, rtol=0, atol=1e-6)
@@ -177,7 +180,7 @@ def seen(trainer, step):
 
 
 @pytest.mark.parametrize(("kind", "alike"), [("still", True), ("dropout", False), ("normalised", False)])
-def test_one_pass_is_taken_where_both_modes_compute_the_same(models, squares, tmp_path, kind, alike):
+def test_it_is_told_whether_both_modes_compute_the_same(models, squares, tmp_path, kind, alike):
     recipe = Recipe(
         models[kind], batch_size=8, reweight=Reweighting(moved(models[kind], tmp_path / "reference.pt", by=0.01))
     )
@@ -211,15 +214,15 @@ def test_one_pass_gives_slopes_and_the_gradients_of_a_plain_one(models, squares,
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["still", "dropout"])
-def test_a_stop_after_any_step_changes_no_bit_and_loses_no_visit(models, squares, tmp_path, kind):
+@pytest.mark.parametrize(("kind", "layers"), [("still", "visual.transformer"), ("dropout", "*")])
+def test_a_stop_after_any_step_changes_no_bit_and_loses_no_visit(models, squares, tmp_path, kind, layers):
     samples = squares(broken={4, 20}, several=True)
     recipe = Recipe(
         models[kind],
         samples_seen=50,
         batch_size=10,
         learning_rate=0.003,
-        reweight=Reweighting(moved(models[kind], tmp_path / "reference.pt"), scores="standardised"),
+        reweight=Reweighting(moved(models[kind], tmp_path / "reference.pt"), layers=(layers,)),
     )
     uids = [f"{index:032x}" for index in range(32)]
 
