@@ -164,3 +164,16 @@ def paired(one: Callable[[], float], other: Callable[[], float], rounds: int) ->
 def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
     """The median of the ratios of pairs."""
     return statistics.median(one / other for one, other in zip(numerators, denominators, strict=True))
+
+
+def clock(device: str) -> Callable[[], float]:
+    """Seconds of this process on the cpu; on cuda, of the clock once the GPU is done."""
+    if device == "cpu":
+        return time.process_time
+    import torch  # a benchmark without torch has no device to wait for
+
+    def waited() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return waited

@@ -14,7 +14,6 @@ import gc
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,7 +132,7 @@ def main() -> None:
 
 def _measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     subject = Subject(name, options.batch, options.device, options.precision)
-    clock = _clock(options.device)
+    clock = measuring.clock(options.device)
     everything, central = subject.derivative("forward"), subject.derivative("central")
     ways: dict[str, Callable[[], Any]] = {
         "plain": subject.plain,
@@ -178,18 +177,6 @@ def _measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     if options.device == "cpu":
         figures["memory"] = _memory(name, options)
     return figures
-
-
-def _clock(device: str) -> Callable[[], float]:
-    """Seconds of this process on the cpu; on cuda, of the clock once the GPU is done."""
-    if device == "cpu":
-        return time.process_time
-
-    def waited() -> float:
-        torch.cuda.synchronize()
-        return time.perf_counter()
-
-    return waited
 
 
 def _memory(name: str, options: argparse.Namespace) -> dict[str, float]:

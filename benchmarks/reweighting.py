@@ -18,8 +18,7 @@ import json
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +119,7 @@ def main() -> None:
 
 def _measure(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     ways = [*_LAYERS, f"all layers{_OTHERWISE}", f"last layer{_OTHERWISE}"]
-    subject, clock = Subject(name, options, folder, ways), _clock(options.device)
+    subject, clock = Subject(name, options, folder, ways), measuring.clock(options.device)
     seconds: dict[str, list[float]] = {way: [] for way in subject.reweighters}
     for number in range(options.rounds + 1):
         for way, taken in seconds.items():
@@ -144,18 +143,6 @@ def _measure(name: str, options: argparse.Namespace, folder: Path) -> dict[str, 
         figures["memory_mib"] = over
         figures["memory_ratios"] = {what: round(peak / over["plain"], 2) for what, peak in over.items()}
     return figures
-
-
-def _clock(device: str) -> Callable[[], float]:
-    """Seconds of this process on the cpu; on cuda, of the clock once the GPU is done."""
-    if device == "cpu":
-        return time.process_time
-
-    def waited() -> float:
-        torch.cuda.synchronize()
-        return time.perf_counter()
-
-    return waited
 
 
 def _peak_of(name: str, what: str, options: argparse.Namespace, folder: Path) -> float:
