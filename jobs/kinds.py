@@ -32,7 +32,7 @@ def _classes(package: ModuleType, base: type[Any]) -> dict[str, type[Any]]:
         module = importlib.import_module(f"{package.__name__}.{entry.name}")
         for value in vars(module).values():
             own = inspect.isclass(value) and value.__module__ == module.__name__
-            if own and issubclass(value, base) and value is not base:
+            if own and issubclass(value, base) and value is not base and not inspect.isabstract(value):
                 found[entry.name] = value
     return found
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from chaffinch.filters.label_models.evidence import Evidence
 from chaffinch.filters.label_models.votes import count_patterns, distinct_patterns, merge_patterns, vote_classes
 
 
@@ -22,11 +23,15 @@ class LabelModel:
         class_prior: P(keep) before any vote, in (0, 1); None where the model estimates or does not need it. With
             `classes=k` one share per class, summing to 1.
         is_rule: a probability of 0 is final: such samples are never kept, however many are asked for.
+        is_soft: it judges soft votes, sample by sample, and not vote patterns.
+        needs_reference: it learns from known-good samples too.
     """
 
     class_prior: float | tuple[float, ...] | None = None
 
     is_rule: ClassVar[bool] = False
+    is_soft: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = False
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     accuracy_: np.ndarray = dataclasses.field(init=False, repr=False, compare=False)
@@ -69,6 +74,20 @@ class LabelModel:
             ValueError: votes are no votes.
         """
         return self.fit_patterns(*count_patterns(votes))
+
+    def learn(self, evidence: Evidence) -> Self:
+        """Fits the model to all that was counted; most look at the votes of the pool alone.
+
+        Args:
+            evidence: what there is to learn from.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError: nothing can be learned from that; what to do about it.
+        """
+        return self.fit_patterns(evidence.votes.patterns, evidence.votes.counts)
 
     def fit_patterns(self, patterns: np.ndarray, counts: np.ndarray) -> Self:
         """Fits the model to counted vote patterns.

@@ -1,0 +1,108 @@
+"""What label models are that judge each sample by scores, and not only by which votes these make."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+
+from chaffinch.filters.label_models.evidence import Evidence, SoftVotes, Votes
+from chaffinch.filters.label_models.label_model import LabelModel
+from chaffinch.filters.soft_votes import Moments, soften
+
+
+@dataclass(kw_only=True)
+class SoftLabelModel(LabelModel, ABC):
+    """Base of label models over soft votes: normal scores of each source's ranks in the pool, higher is better.
+
+    From Python, `fit` takes the scores themselves, (n samples, m sources) with NaN where a source cannot judge, and
+    `predict_proba` ranks new scores among those.
+    """
+
+    is_soft: ClassVar[bool] = True
+
+    @abstractmethod
+    def learn(self, evidence: Evidence) -> Self:
+        """Fits the model.
+
+        Args:
+            evidence: soft votes among it.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError: nothing can be learned from that; what to do about it.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def predict_soft(self, soft: np.ndarray) -> np.ndarray:
+        """The posterior of samples; a row's numbers do not depend on the others, not even in the last bit.
+
+        Args:
+            soft: (n samples, m sources) int16 soft votes.
+
+        Returns:
+            (n,) float64 P(keep); the class prior where every source is missing.
+        """
+        raise NotImplementedError
+
+    def fit(self, votes: np.ndarray, reference: np.ndarray | None = None) -> Self:
+        """Fits the model to scores in memory.
+
+        Args:
+            votes: (n samples, m sources) scores, in which more is better; NaN where a source cannot judge.
+            reference: (k samples, m sources) scores of known-good samples, for models that need some.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError: scores are not two-dimensional, or nothing can be learned from them.
+        """
+        scores = _as_scores(votes)
+        self._sorted = [np.sort(column[~np.isnan(column)]) for column in scores.T]
+        soft = self._soften(scores)
+        trusted = np.zeros((0, scores.shape[1]), np.int16) if reference is None else self._soften(_as_scores(reference))
+        nothing = Votes(np.zeros((0, scores.shape[1]), np.int8), np.zeros(0, np.int64))
+        return self.learn(Evidence(nothing, soft=SoftVotes(Moments.of(soft), soft, trusted)))
+
+    def predict_proba(self, votes: np.ndarray) -> np.ndarray:
+        """The posterior of every sample.
+
+        Args:
+            votes: (n samples, m sources) scores, as `fit` had them.
+
+        Returns:
+            (n,) float64 P(keep).
+
+        Raises:
+            ValueError: another number of sources than the fit had, or no fit on scores.
+        """
+        scores = _as_scores(votes)
+        if not hasattr(self, "_sorted"):
+            raise ValueError(f"this {type(self).__name__} has not been fitted to scores: call fit first")
+        if scores.shape[1] != len(self._sorted):
+            raise ValueError(f"scores have {scores.shape[1]} sources, but the fit had {len(self._sorted)}")
+        return self.predict_soft(self._soften(scores))
+
+    def _soften(self, scores: np.ndarray) -> np.ndarray:
+        """(n, m) int16 soft votes of scores, ranked among those of the fit, ties in the middle."""
+        columns = [soften(_ranks(column, known)) for column, known in zip(scores.T, self._sorted, strict=True)]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(scores), 0), np.int16)
+
+
+def _as_scores(values: np.ndarray) -> np.ndarray:
+    scores = np.asarray(values, np.float64)
+    if scores.ndim != 2:
+        raise ValueError(f"scores must be (n samples, m sources), not of shape {scores.shape}")
+    return scores
+
+
+def _ranks(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Shares of known values below each value, half of the equal ones among them; NaN where it is NaN."""
+    if not len(known):
+        return np.where(np.isnan(values), np.nan, 0.5)
+    below, upto = np.searchsorted(known, values, "left"), np.searchsorted(known, values, "right")
+    return np.where(np.isnan(values), np.nan, (below + upto) / 2 / len(known))

@@ -1,0 +1,106 @@
+"""Soft votes: how good each filter finds a sample, as whole numbers whose sums are exact in any order."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from scipy.special import ndtri
+
+STEPS = 1024
+"""Soft votes are standard normal scores in steps of 1/1024."""
+
+MISSING = np.int16(np.iinfo(np.int16).min)
+"""The soft vote of a filter that cannot judge a sample."""
+
+_FARTHEST_RANK = 1e-4  # 3.7 deviations: one sample may not decide what is learned of a filter
+
+
+def soften(ranks: np.ndarray) -> np.ndarray:
+    """Turns ranks in the pool into soft votes.
+
+    Args:
+        ranks: (n,) shares of the pool that are worse, in [0, 1], higher is better; NaN where a filter cannot judge.
+
+    Returns:
+        (n,) int16 standard normal scores in steps of 1/1024, in [-3808, 3808], higher is better; or MISSING.
+    """
+    scores = ndtri(np.clip(ranks, _FARTHEST_RANK, 1 - _FARTHEST_RANK)) * STEPS
+    unknown = np.isnan(scores)
+    return np.where(unknown, MISSING, np.rint(np.where(unknown, 0.0, scores))).astype(np.int16)
+
+
+@dataclass
+class Moments:
+    """First and second moments of soft votes, over the samples that each pair of filters judges; exact whole numbers.
+
+    Attributes:
+        common: (m, m) int64 how many samples both filters judge.
+        sums: (m, m) int64 [i, j] the sum of i's soft votes over the samples that j judges too.
+        products: (m, m) int64 the sums of products.
+    """
+
+    common: np.ndarray
+    sums: np.ndarray
+    products: np.ndarray
+
+    @classmethod
+    def of(cls, soft: np.ndarray) -> Self:
+        """Sums up.
+
+        Args:
+            soft: (n samples, m filters) int16 soft votes.
+
+        Returns:
+            Their moments; exact up to 600 billion samples.
+        """
+        known = soft != MISSING
+        # Products of these numbers stay below 2**24, so that float64 sums of a shard's are whole numbers, exactly.
+        values, there = np.where(known, soft, 0).astype(np.float64), known.astype(np.float64)
+        parts = (there.T @ there, values.T @ there, values.T @ values)
+        return cls(*(part.astype(np.int64) for part in parts))
+
+    def merge(self, other: Self) -> Self:
+        """Adds another shard's moments to these."""
+        self.common += other.common
+        self.sums += other.sums
+        self.products += other.products
+        return self
+
+    def of_columns(self, columns: list[int]) -> "Moments":
+        """The moments of some filters alone."""
+        chosen = np.ix_(columns, columns)
+        return Moments(self.common[chosen], self.sums[chosen], self.products[chosen])
+
+
+@dataclass
+class SoftSample:
+    """The soft votes of so many samples that a hash of their uids chooses, the same however the pool is cut.
+
+    Attributes:
+        most: how many samples are remembered at most.
+        places: (k,) uint64 hashes, ascending; those remembered are the smallest of all.
+        soft: (k samples, m filters) int16 their soft votes.
+    """
+
+    most: int
+    places: np.ndarray
+    soft: np.ndarray
+
+    @classmethod
+    def of(cls, soft: np.ndarray, hashes: np.ndarray, most: int) -> Self:
+        """Chooses from one shard.
+
+        Args:
+            soft: (n samples, m filters) int16 soft votes.
+            hashes: (n,) uint64 seeded hashes of the samples' uids.
+            most: how many to remember at most.
+        """
+        chosen = np.argsort(hashes, kind="stable")[:most]
+        return cls(most, hashes[chosen], soft[chosen])
+
+    def merge(self, other: Self) -> Self:
+        """Adds another shard's samples, and forgets those that are too many."""
+        places = np.concatenate([self.places, other.places])
+        chosen = np.argsort(places, kind="stable")[: self.most]
+        self.places, self.soft = places[chosen], np.concatenate([self.soft, other.soft])[chosen]
+        return self
