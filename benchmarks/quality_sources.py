@@ -17,6 +17,7 @@ from chaffinch.jobs.console import Console
 from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.experiment import Experiment
 from chaffinch.pipeline.learn import learn
+from chaffinch.pipeline.probabilities import Probabilities
 from chaffinch.pipeline.rows import Part, Rows
 
 FOLDS = 5
@@ -109,12 +110,13 @@ class Judged:
         fitted = self.learn(settings)
         scores = list(self.scores.values())
         votes = fitted.votes(scores, len(self.usable))
-        probability = fitted.ensemble.probability(votes[:, fitted.judges])
+        chances = Probabilities(fitted).of(votes, scores)
+        probability = chances.probability
         soft = fitted.soft_scores(scores, len(self.usable))
         _, places = np.unique(
             np.stack([probability.astype(np.float64), soft.astype(np.float64)], 1), axis=0, return_inverse=True
         )
-        return np.where(self.usable & fitted.candidates(votes, probability), places.ravel().astype(np.float64), NEVER)
+        return np.where(self.usable & chances.candidates, places.ravel().astype(np.float64), NEVER)
 
     def label_model_settings(self, kind: str, one_aspect: bool) -> list[str]:
         """Settings that exchange the label model of every aspect that has none of its own, or of one aspect for all."""

@@ -1,12 +1,14 @@
 """The ensemble: a label model inside each aspect, P(keep) as their product, and what each filter contributes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from chaffinch.filters.label_models.evidence import Evidence
 from chaffinch.filters.label_models.label_model import LabelModel
+from chaffinch.filters.label_models.soft_label_model import SoftLabelModel
 from chaffinch.filters.label_models.votes import distinct_patterns
 
 
@@ -15,42 +17,61 @@ class Ensemble:
     """Fitted label models, one per aspect.
 
     A sample is kept when every aspect holds, so probabilities multiply; filters that judge the same thing share one
-    latent class inside their aspect.
+    latent class inside their aspect. A second opinion over the scores of all filters may be blended with the product:
+    the mean of both log odds, which orders as the geometric mean of the odds does.
 
     Attributes:
-        aspects: aspect -> the positions of its filters among the m columns of votes, and its fitted label model.
+        aspects: aspect -> the positions of its filters among all m, and its fitted label model.
+        blend: the positions of the filters of the second opinion, and its fitted label model; or None.
     """
 
     aspects: Mapping[str, tuple[tuple[int, ...], LabelModel]]
+    blend: tuple[tuple[int, ...], SoftLabelModel] | None = None
 
     @classmethod
     def fit(
-        cls, aspects: Sequence[str], models: Mapping[str, LabelModel], patterns: np.ndarray, counts: np.ndarray
+        cls,
+        aspects: Sequence[str | None],
+        models: Mapping[str, LabelModel],
+        evidence: Evidence,
+        blend: tuple[Sequence[int], SoftLabelModel] | None = None,
     ) -> "Ensemble":
         """Fits every aspect's label model.
 
         Args:
-            aspects: (m,) the aspect of each filter.
+            aspects: (m,) the aspect of each filter; None for those that veto.
             models: aspect -> a label model, not fitted yet.
-            patterns: (p patterns, m filters) int8 votes.
-            counts: (p,) how many samples show each.
+            evidence: on all m filters.
+            blend: the filters of a second opinion, and its label model, not fitted yet.
 
         Returns:
             The fitted ensemble.
+
+        Raises:
+            ValueError: a label model cannot be fitted; names its aspect.
         """
         fitted = {}
         for aspect, model in models.items():
             columns = tuple(index for index, name in enumerate(aspects) if name == aspect)
-            fitted[aspect] = (columns, model.fit_patterns(patterns[:, columns], counts))
-        return cls(fitted)
+            try:
+                fitted[aspect] = (columns, model.learn(evidence.of(columns)))
+            except ValueError as error:
+                raise ValueError(f"label model {model.kind} of the aspect {aspect}: {error}") from error
+        second = None if blend is None else (tuple(blend[0]), blend[1].learn(evidence.of(blend[0])))
+        return cls(fitted, second)
 
     @property
     def is_rule(self) -> bool:
         """Whether a probability of 0 is final."""
         return any(model.is_rule for _, model in self.aspects.values())
 
-    def probability(self, votes: np.ndarray) -> np.ndarray:
-        """P(keep) of each sample.
+    @property
+    def is_soft(self) -> bool:
+        """Whether probabilities depend on scores, and not only on which votes these make."""
+        return self.blend is not None or any(model.is_soft for _, model in self.aspects.values())
+
+    def by_votes(self, votes: np.ndarray) -> np.ndarray:
+        """P(keep) of each sample as far as votes tell: the product over the aspects that judge by votes.
 
         Args:
             votes: (n samples, m filters) int8.
@@ -61,9 +82,29 @@ class Ensemble:
         patterns, inverse, _ = distinct_patterns(votes)
         product = np.ones(len(patterns))
         for columns, model in self.aspects.values():
-            product = product * model.predict_proba(patterns[:, columns])
+            if not model.is_soft:
+                product = product * model.predict_proba(patterns[:, columns])
         rounded: np.ndarray = product.astype(np.float32)[inverse]
         return rounded
+
+    def by_scores(self, probability: np.ndarray, soft: np.ndarray) -> np.ndarray:
+        """P(keep) of each sample, with what scores tell; only for an ensemble that is soft.
+
+        Args:
+            probability: (n,) float32 as far as votes tell.
+            soft: (n samples, m filters) int16 soft votes.
+
+        Returns:
+            (n,) float32.
+        """
+        product = probability.astype(np.float64)
+        for columns, model in self.aspects.values():
+            if isinstance(model, SoftLabelModel):
+                product = product * model.predict_soft(np.ascontiguousarray(soft[:, columns]))
+        if self.blend is not None:
+            columns, model = self.blend
+            product = _blend(product, model.predict_soft(np.ascontiguousarray(soft[:, columns])))
+        return product.astype(np.float32)
 
     def weights(self, filters: int) -> np.ndarray:
         """How much each filter's opinion counts where samples have to be ordered.
@@ -72,8 +113,8 @@ class Ensemble:
             filters: m.
 
         Returns:
-            (m,) float64, 0 or more; 0 for filters under a plain rule: they say what must not be, and a sample that is
-            far from that is no better than one that is near.
+            (m,) float64, 0 or more; 0 for filters that veto, and under a plain rule: they say what must not be, and a
+            sample that is far from that is no better than one that is near.
         """
         weights = np.zeros(filters)
         for columns, model in self.aspects.values():
@@ -91,9 +132,36 @@ class Ensemble:
     def state(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
-            aspect: {"filters": list(columns), "model": model.state()}
-            for aspect, (columns, model) in self.aspects.items()
+            "aspects": {aspect: _state(*member) for aspect, member in self.aspects.items()},
+            "blend": None if self.blend is None else _state(*self.blend),
         }
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any], model_class: Callable[[str], type[LabelModel]]) -> "Ensemble":
+        """The ensemble that `state` described.
+
+        Args:
+            state: what `state` returned, also after a trip through JSON.
+            model_class: label model kind -> its class.
+        """
+
+        def member(part: Mapping[str, Any]) -> tuple[tuple[int, ...], Any]:
+            return tuple(part["filters"]), model_class(part["model"]["kind"]).restore(part["model"])
+
+        blend = None if state["blend"] is None else member(state["blend"])
+        return cls({aspect: member(part) for aspect, part in state["aspects"].items()}, blend)
+
+
+def _state(columns: Sequence[int], model: LabelModel) -> dict[str, Any]:
+    return {"filters": list(columns), "model": model.state()}
+
+
+def _blend(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(n,) the probability whose log odds are the mean of both; 0 and 1 stay what they are."""
+    yes, no = np.sqrt(one * other), np.sqrt((1 - one) * (1 - other))
+    total = yes + no
+    blended: np.ndarray = np.where(total > 0, yes / np.where(total > 0, total, 1.0), np.minimum(one, other))
+    return blended
 
 
 def diagnose(patterns: np.ndarray, counts: np.ndarray) -> list[dict[str, float]]:

@@ -12,6 +12,7 @@ from chaffinch.filters.ensemble import Ensemble
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.label_models.label_model import LabelModel
 from chaffinch.filters.ranges import FittedRanges, Interval
+from chaffinch.filters.soft_votes import MISSING, soften
 from chaffinch.filters.statistics import Ranks
 
 
@@ -105,37 +106,69 @@ class Fitted:
             (n,) uint32, higher is better.
         """
         total, mass = np.zeros(samples), np.zeros(samples)
-        weights = self.ensemble.weights(len(self.judges))
+        weights = self.ensemble.weights(len(self.names))
         if not weights.any():
-            weights = np.ones_like(weights)
-        for weight, index in zip(weights, self.judges, strict=True):
-            ranges, values = self.ranges[index], scores[index]
-            if ranges.direction and self.names[index] in self.ranks:
-                rank = self.ranks[self.names[index]].of(values)
-                rank = rank if ranges.direction > 0 else 1 - rank
-            else:
-                rank = np.where(np.isnan(values), np.nan, (ranges.vote(values) + 1) / 2)
+            weights[self.judges] = 1.0
+        for index in self.judges:
+            rank = self._ranks(index, scores[index])
             known = ~np.isnan(rank)
-            total[known] += weight * rank[known]
-            mass[known] += weight
+            total[known] += weights[index] * rank[known]
+            mass[known] += weights[index]
         return quantise(np.divide(total, mass, out=np.full_like(total, 0.5), where=mass > 0))
 
-    def candidates(self, votes: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    def soft_votes(self, scores: Sequence[np.ndarray], samples: int) -> np.ndarray:
+        """All filters' soft votes, for label models that judge by scores.
+
+        Args:
+            scores: (m,) arrays of n float32 scores.
+            samples: n.
+
+        Returns:
+            (n samples, m filters) int16 normal scores of ranks in the pool.
+        """
+        soft = np.empty((samples, len(self.names)), np.int16)
+        for index, values in enumerate(scores):
+            soft[:, index] = soften(self._ranks(index, values))
+        return soft
+
+    def _ranks(self, index: int, values: np.ndarray) -> np.ndarray:
+        """(n,) how good a filter finds samples: ranks in the pool turned so that more is better, a band's votes."""
+        ranges, name = self.ranges[index], self.names[index]
+        if ranges.direction and name in self.ranks:
+            rank = self.ranks[name].of(values)
+            return rank if ranges.direction > 0 else 1 - rank
+        return np.where(np.isnan(values), np.nan, (ranges.vote(values) + 1) / 2)
+
+    def candidates(self, votes: np.ndarray, probability: np.ndarray, covered: np.ndarray) -> np.ndarray:
         """Which samples may be kept at all, before any is taken down: not vetoed, covered (or asked for), possible.
 
         Args:
             votes: (n, m) int8.
             probability: (n,) float32, of the ensemble.
+            covered: (n,) bool, as `covered` says.
 
         Returns:
             (n,) bool.
         """
         allowed = ~self.ruled_out(votes)
         if not self.uncovered and self.judges and not self.keeps_everything:
-            allowed &= (votes[:, self.judges] != 0).any(axis=1)
+            allowed &= covered
         if self.ensemble.is_rule:
             allowed &= probability > 0
         return allowed
+
+    def covered(self, votes: np.ndarray, soft: np.ndarray | None = None) -> np.ndarray:
+        """Of which samples any filter that does not veto has something to say, by its vote or by its score.
+
+        Args:
+            votes: (n, m) int8.
+            soft: (n, m) int16 soft votes, where the ensemble judges by them.
+
+        Returns:
+            (n,) bool.
+        """
+        covered: np.ndarray = (votes[:, self.judges] != 0).any(axis=1)
+        return covered if soft is None else covered | (soft[:, self.judges] != MISSING).any(axis=1)
 
     @property
     def keeps_everything(self) -> bool:
@@ -157,7 +190,7 @@ class Fitted:
                 name: {"values": ranks.values.tolist(), "shares": ranks.shares.tolist()}
                 for name, ranks in self.ranks.items()
             },
-            "label_models": self.ensemble.state(),
+            "ensemble": self.ensemble.state(),
             "uncovered": self.uncovered,
             "cut": {"probability": _finite(self.cut.probability), "soft": self.cut.soft, "tie": self.cut.tie},
         }
@@ -173,10 +206,6 @@ class Fitted:
         Returns:
             An equal judgement.
         """
-        ensemble = {
-            aspect: (tuple(part["filters"]), model_class(part["model"]["kind"]).restore(part["model"]))
-            for aspect, part in state["label_models"].items()
-        }
         cut = state["cut"]
         probability = math.inf if cut["probability"] is None else cut["probability"]
         return cls(
@@ -190,7 +219,7 @@ class Fitted:
                 name: Ranks(np.array(ranks["values"]), np.array(ranks["shares"]))
                 for name, ranks in state["ranks"].items()
             },
-            ensemble=Ensemble(ensemble),
+            ensemble=Ensemble.restore(state["ensemble"], model_class),
             uncovered=state["uncovered"],
             cut=Cut(probability, cut["soft"], cut["tie"]),
             takes_down=state.get("takes_down", ()),

@@ -1,7 +1,6 @@
 """The config: checked as a whole before anything starts, every error with its place and the nearest valid name."""
 
 import os
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +11,11 @@ from pydantic import TypeAdapter
 
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.label_models.label_model import LabelModel
+from chaffinch.filters.label_models.soft_label_model import SoftLabelModel
 from chaffinch.filters.ranges import Share, check_ranges, parse_ranges
 from chaffinch.jobs import kinds
 from chaffinch.jobs.documents import Document, Place, read_document
+from chaffinch.jobs.label_models import make_label_models
 from chaffinch.jobs.sections import Sections, train_settings
 from chaffinch.jobs.validation import make, validate
 from chaffinch.pipeline import files
@@ -23,9 +24,6 @@ from chaffinch.pipeline.order import Order
 from chaffinch.pipeline.shards import Shard, find_shards
 from chaffinch.scoring.neighbours import Neighbours
 from chaffinch.scoring.scorer import Scorer
-
-# Label models that learn from how sources agree; a filter that has its aspect to itself is calibrated instead.
-_NEED_PEERS = ("dawid_skene",)
 
 _RESERVED = {"metadata": "columns made elsewhere", "samples": "the samples themselves: samples.uid and samples.key"}
 
@@ -39,6 +37,7 @@ class Config:
         scorers: name -> scorer, the built-in ones included where filters read their columns.
         filters: name -> filter, in the order of the file.
         models: aspect -> label model, not fitted.
+        blend: a label model over the scores of all filters that is blended with theirs, not fitted; or None.
         shards: the input.
         reference: the reference's shards, or none.
         order: which scorer comes after which.
@@ -48,6 +47,7 @@ class Config:
     scorers: Mapping[str, Scorer]
     filters: Mapping[str, Filter]
     models: Mapping[str, LabelModel]
+    blend: SoftLabelModel | None
     shards: list[Shard]
     reference: list[Shard]
     order: Order
@@ -120,7 +120,8 @@ def load_config(path: str, overrides: list[str]) -> Config:
     _check_places(document, sections)
     shards = list_shards(document, ("input",), sections.input)
     reference = [] if sections.reference is None else list_shards(document, ("reference",), sections.reference)
-    config = Config(sections, scorers, filters, _models(document, sections, filters), shards, reference, order)
+    models, blend = make_label_models(document, sections, filters)
+    config = Config(sections, scorers, filters, models, blend, shards, reference, order)
     _check_columns(document, config)
     return config
 
@@ -172,35 +173,6 @@ def _filter(document: Document, name: str, settings: dict[str, Any]) -> Filter:
             bounds = getattr(made, which)
             raise document.error((*place, which), f"{bounds!r} needs a reference:, known-good samples")
     return made
-
-
-def _models(document: Document, sections: Sections, filters: Mapping[str, Filter]) -> dict[str, LabelModel]:
-    found = {}
-    aspects = dict.fromkeys(judge.aspect for judge in filters.values() if not judge.require)
-    for aspect in sections.ensemble.aspects:
-        if aspect not in aspects:
-            raise document.error(
-                ("ensemble", "aspects", aspect), f"no filter has this aspect; {kinds.nearest(aspect, list(aspects))}"
-            )
-    members = Counter(judge.aspect for judge in filters.values() if not judge.require)
-    common = {"label_model": sections.ensemble.label_model, **(sections.ensemble.model_extra or {})}
-    for aspect in aspects or {"quality": None}:
-        own = sections.ensemble.aspects.get(aspect)
-        place: Place = ("ensemble",) if own is None else ("ensemble", "aspects", aspect)
-        settings = common if own is None else {"label_model": common["label_model"], **own}
-        if members[aspect] == 1 and own is None and settings["label_model"] in _NEED_PEERS:
-            # The class prior of the ensemble is that of aspects it was written for, not of this one among several.
-            prior = {"class_prior": common.get("class_prior")} if len(aspects) == 1 else {}
-            settings = {"label_model": "alone", **prior}
-        kind = str(settings["label_model"]) if aspects else "none"
-        known = kinds.label_models()
-        if kind not in known:
-            raise document.error(
-                (*place, "label_model"), f"no label model {kind!r}; {kinds.nearest(kind, list(known))}"
-            )
-        rest = {key: value for key, value in settings.items() if key != "label_model"} if aspects else {}
-        found[aspect] = make(document, place, known[kind], rest)
-    return found
 
 
 def list_shards(document: Document, place: Place, inputs: str | list[str]) -> list[Shard]:

@@ -12,7 +12,7 @@ from chaffinch.jobs.experiment import Experiment, JobError
 from chaffinch.jobs.side import Side
 from chaffinch.pipeline import files
 from chaffinch.pipeline.decide import decide
-from chaffinch.pipeline.learn import EmptyPoolError, RangeError
+from chaffinch.pipeline.learn import EmptyPoolError, LabelModelError, RangeError
 from chaffinch.pipeline.verdicts import Verdicts, decisions_path
 
 _DRIFT = 0.05
@@ -58,6 +58,8 @@ def run_decide(experiment: Experiment) -> dict[str, Any]:
                 )
             except EmptyPoolError as error:
                 raise JobError(f"{error}: nothing can be decided") from error
+            except LabelModelError as error:
+                raise JobError(str(error)) from error
             except RangeError as error:
                 raise ConfigError(str(error)) from error
         timing["samples"] = sum(counts["read"] for counts in verdicts.shards.values())

@@ -77,13 +77,14 @@ class Experiment:
         """What the config asks for."""
         keep = self.config.sections.keep
         return Judgement(
-            self.config.filters,
-            self.config.models,
-            keep.fraction,
-            keep.count,
-            keep.probability,
-            keep.uncovered,
-            keep.seed,
+            filters=self.config.filters,
+            models=self.config.models,
+            blend=self.config.blend,
+            fraction=keep.fraction,
+            count=keep.count,
+            probability=keep.probability,
+            uncovered=keep.uncovered,
+            seed=keep.seed,
         )
 
     def made_from(self, folders: Sequence[Mapping[str, str]]) -> str:
@@ -93,6 +94,7 @@ class Experiment:
             "filters": [[name, judge.identity()] for name, judge in config.filters.items()],
             "code": _code(),
             "models": {aspect: [model.kind, repr(model)] for aspect, model in config.models.items()},
+            "blend": None if config.blend is None else [config.blend.kind, repr(config.blend)],
             "keep": config.sections.keep.model_dump(),
             "tables": list(folders),
             "shards": [[shard.name, shard.stamp] for side in self.sides for shard in side.shards],

@@ -19,11 +19,12 @@ class _Section(BaseModel):
 
 
 class EnsembleSection(_Section):
-    """`ensemble:` a label model and its settings; `aspects:` others for single aspects."""
+    """`ensemble:` a label model and its settings; `aspects:` others for single aspects; `blend:` a second opinion."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     label_model: str = "dawid_skene"
     aspects: dict[str, dict[str, Any]] = {}
+    blend: str | dict[str, Any] | None = None
 
 
 class KeepSection(_Section):

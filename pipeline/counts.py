@@ -11,6 +11,7 @@ from chaffinch.filters.cut import CutCounts, CutSearch, hash_uids
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.fitted import Fitted
 from chaffinch.filters.patterns import Patterns
+from chaffinch.filters.soft_votes import Moments, SoftSample
 from chaffinch.filters.statistics import DIGIT_BITS, Histogram, sortable
 from chaffinch.pipeline.probabilities import Probabilities
 from chaffinch.pipeline.repeats import Claims, Seen, Suspects
@@ -178,6 +179,84 @@ class CountVotes:
         return Patterns.of(self.fitted.votes(rows.scores, len(rows.usable))[rows.usable])
 
 
+@dataclass
+class SoftCounts:
+    """What label models learn from scores.
+
+    Attributes:
+        moments: of all samples.
+        sample: some of them.
+    """
+
+    moments: Moments
+    sample: SoftSample
+
+    def merge(self, other: Self) -> Self:
+        """Adds another shard's part."""
+        self.moments.merge(other.moments)
+        self.sample.merge(other.sample)
+        return self
+
+
+@dataclass(frozen=True)
+class CountSoft:
+    """Sums up soft votes, of samples that no required filter drops.
+
+    Attributes:
+        source: where columns come from.
+        filters: all filters.
+        fitted: their ranges and ranks.
+        seed: of the hash that chooses samples.
+        most: how many samples to remember.
+    """
+
+    source: Source
+    filters: Mapping[str, Filter]
+    fitted: Fitted
+    seed: int
+    most: int
+
+    def __call__(self, part: Part) -> SoftCounts:
+        """Counts one shard."""
+        rows = Rows.read(part, self.source, list(self.filters.values()))
+        votes = self.fitted.votes(rows.scores, len(rows.usable))
+        chosen = rows.usable & ~self.fitted.ruled_out(votes)
+        soft = self.fitted.soft_votes([scores[chosen] for scores in rows.scores], int(chosen.sum()))
+        hashes = hash_uids(read_uids(part, self.source, chosen), self.seed)
+        return SoftCounts(Moments.of(soft), SoftSample.of(soft, hashes, self.most))
+
+
+@dataclass(frozen=True)
+class CountProbabilities:
+    """Counts probabilities that are not of vote patterns, one 16-bit digit per pass.
+
+    Attributes:
+        source: where columns come from.
+        filters: all filters.
+        fitted: the judgement, but for the cut.
+        high: the first digit of the probabilities whose second is counted; None: the first is.
+    """
+
+    source: Source
+    filters: Mapping[str, Filter]
+    fitted: Fitted
+    high: int | None = None
+
+    def __call__(self, part: Part) -> DigitCounts:
+        """Counts one shard."""
+        rows = Rows.read(part, self.source, list(self.filters.values()))
+        votes = self.fitted.votes(rows.scores, len(rows.usable))
+        chances = self._probabilities.of(votes, rows.scores)
+        keys = sortable(chances.probability[rows.usable & chances.candidates])
+        if self.high is None:
+            return DigitCounts([(keys >> DIGIT_BITS).astype(np.uint16)])
+        return DigitCounts([keys[keys >> DIGIT_BITS == self.high].astype(np.uint16)])
+
+    @functools.cached_property
+    def _probabilities(self) -> Probabilities:
+        return Probabilities(self.fitted)
+
+
 @dataclass(frozen=True)
 class CountAroundCut:
     """One step of the search for the cut.
@@ -200,8 +279,8 @@ class CountAroundCut:
         """Counts one shard."""
         rows = Rows.read(part, self.source, list(self.filters.values()))
         votes = self.fitted.votes(rows.scores, len(rows.usable))
-        probability = self._probabilities.of(votes[:, self.fitted.judges])
-        chosen = rows.usable & self.fitted.candidates(votes, probability)
+        chances = self._probabilities.of(votes, rows.scores)
+        probability, chosen = chances.probability, rows.usable & chances.candidates
         # Only the group in which the cut lies is ordered; the others need no soft score.
         chosen &= probability == np.float32(self.search.probability)
         if not chosen.any():
@@ -211,7 +290,7 @@ class CountAroundCut:
 
     @functools.cached_property
     def _probabilities(self) -> Probabilities:
-        return Probabilities(self.fitted.ensemble, len(self.fitted.judges))
+        return Probabilities(self.fitted)
 
 
 def _keys(scores: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.label_models.label_model import LabelModel
+from chaffinch.filters.label_models.soft_label_model import SoftLabelModel
 from chaffinch.pipeline.rows import Part, Source
 from chaffinch.pipeline.shards import Shard
 
@@ -16,6 +17,7 @@ class Judgement:
     Attributes:
         filters: name -> filter, in the order of the config.
         models: aspect -> label model, not fitted.
+        blend: a label model over the scores of all filters, not fitted, whose opinion is blended with theirs.
         fraction: keep this share of the usable samples, in [0, 1].
         count: keep this many.
         probability: keep samples of at least this P(keep).
@@ -25,11 +27,17 @@ class Judgement:
 
     filters: Mapping[str, Filter]
     models: Mapping[str, LabelModel]
+    blend: SoftLabelModel | None = None
     fraction: float | None = None
     count: int | None = None
     probability: float | None = None
     uncovered: bool = False
     seed: int = 0
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether label models judge by scores, and not only by which votes these make."""
+        return self.blend is not None or any(model.is_soft for model in self.models.values())
 
     @property
     def orders(self) -> bool:

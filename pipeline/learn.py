@@ -5,35 +5,34 @@
 Every arrow is one pass over the score tables whose counts add up; what is fitted between passes is plain numbers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from chaffinch.filters.cut import Cut, CutSearch
+from chaffinch.filters.cut import Cut
 from chaffinch.filters.ensemble import Ensemble, diagnose
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.fitted import Fitted
+from chaffinch.filters.label_models.evidence import Evidence
 from chaffinch.filters.patterns import Patterns
 from chaffinch.filters.ranges import FittedRanges, Interval, Search, Share, check_overlap, parse_ranges
 from chaffinch.filters.statistics import Ranks
-from chaffinch.pipeline.counts import (
-    CountAroundCut,
-    CountFine,
-    CountPool,
-    CountVotes,
-    FineCounts,
-    PoolCounts,
-)
+from chaffinch.pipeline.counts import CountFine, CountPool, CountVotes, FineCounts, PoolCounts
+from chaffinch.pipeline.evidence import gather
+from chaffinch.pipeline.find_cut import find_cut
 from chaffinch.pipeline.judgement import Judgement, Pool
 from chaffinch.pipeline.lessons import Count, teach
 from chaffinch.pipeline.repeats import table_size
-from chaffinch.pipeline.rows import Part, Source
 
 
 class RangeError(Exception):
     """A filter's ranges do not fit the pool."""
+
+
+class LabelModelError(Exception):
+    """A label model cannot be fitted to the pool; the message names its aspect and the remedy."""
 
 
 class EmptyPoolError(Exception):
@@ -181,108 +180,84 @@ def learn(
         EmptyPoolError: no sample was found at all.
         RangeError: ranges overlap.
         FilterError: a filter cannot learn from the pool.
+        LabelModelError: a label model cannot be fitted.
     """
     filters = teach(count, pool, judgement.filters if frozen is None else frozen.teach(judgement.filters))
     judgement = replace(judgement, filters=filters)
-    required = [judge.require for judge in filters.values()]
-    takes_down = [judge.takes_down for judge in filters.values()]
     if frozen is not None:
         repeated = measure(count, pool, filters, {}, set(), repeated).repeated
-        fitted = replace(frozen, takes_down=takes_down)
+        fitted = replace(frozen, takes_down=[judge.takes_down for judge in filters.values()])
     else:
-        ranked = {name for name, judge in filters.items() if judgement.orders and not judge.require}
-        found = measure(count, pool, filters, find_shares(filters, of_reference=False), ranked, repeated)
-        ends, repeated = dict(found.ends), found.repeated
-        shares = find_shares(filters, of_reference=True)
-        if reference is not None and shares:
-            ends |= measure(count, reference, filters, shares, set(), {}).ends
-        ranges = fit_ranges(filters, ends)
-        blank = Ensemble({})
-        cut = Cut(-1.0)
-        learned = {name: judge.learned for name, judge in filters.items() if judge.learned is not None}
-        uncovered = judgement.uncovered
-        fitted = Fitted(list(filters), required, ranges, found.ranks, blank, uncovered, cut, takes_down, learned)
-    votes: Patterns = count("Count votes", pool.parts(repeated), CountVotes(pool.source, filters, fitted))
+        fitted, repeated = _fit_filters(count, pool, reference, judgement, repeated)
+    parts = pool.parts(repeated)
+    votes: Patterns = count("Count votes", parts, CountVotes(pool.source, filters, fitted))
     patterns, counts = votes.arrays()
-    judged = ~fitted.ruled_out(patterns)
     if frozen is None:
-        aspects = [judge.aspect for judge in filters.values() if not judge.require]
-        inner = patterns[judged][:, fitted.judges]
-        ensemble = Ensemble.fit(aspects, judgement.models, inner, counts[judged])
-        fitted = replace(fitted, ensemble=ensemble)
+        evidence = gather(count, pool, parts, reference, judgement, fitted, patterns, counts)
+        fitted = replace(fitted, ensemble=_fit_ensemble(judgement, fitted, evidence))
     report: dict[str, Any] = {"filters": _report_filters(fitted, patterns, counts), "usable": int(counts.sum())}
     if frozen is None:
         for name in fitted.learned:
             report["filters"][name] |= filters[name].report()
-        cut, how = find_cut(count, pool.parts(repeated), pool.source, judgement, fitted, patterns, counts)
+        cut, how = find_cut(count, parts, pool.source, judgement, fitted, patterns, counts)
         fitted = replace(fitted, cut=cut)
         report["order"] = how
-    return Learned(fitted, repeated, report)
+    return Learned(fitted, repeated or {}, report)
+
+
+def _fit_filters(
+    count: Count,
+    pool: Pool,
+    reference: Pool | None,
+    judgement: Judgement,
+    repeated: Mapping[str, tuple[int, ...]] | None,
+) -> tuple[Fitted, Mapping[str, tuple[int, ...]]]:
+    """Everything but label models and cut; and the rows that repeat a uid."""
+    filters = judgement.filters
+    ranked = {
+        name
+        for name, judge in filters.items()
+        if judgement.is_soft or (judgement.orders and not judge.require)
+        if not (judge.require and judge.takes_down)
+    }
+    found = measure(count, pool, filters, find_shares(filters, of_reference=False), ranked, repeated)
+    ends = dict(found.ends)
+    shares = find_shares(filters, of_reference=True)
+    if reference is not None and shares:
+        ends |= measure(count, reference, filters, shares, set(), {}).ends
+    fitted = Fitted(
+        names=list(filters),
+        required=[judge.require for judge in filters.values()],
+        ranges=fit_ranges(filters, ends),
+        ranks=found.ranks,
+        ensemble=Ensemble({}),
+        uncovered=judgement.uncovered,
+        cut=Cut(-1.0),
+        takes_down=[judge.takes_down for judge in filters.values()],
+        learned={name: judge.learned for name, judge in filters.items() if judge.learned is not None},
+    )
+    return fitted, found.repeated
+
+
+def _fit_ensemble(judgement: Judgement, fitted: Fitted, evidence: Evidence) -> Ensemble:
+    """The label models, and what is blended with them."""
+    aspects = [None if judge.require else judge.aspect for judge in judgement.filters.values()]
+    scored = [index for index in range(len(fitted.names)) if index not in set(fitted.withdrawing)]
+    blend = None if judgement.blend is None else (scored, judgement.blend)
+    try:
+        return Ensemble.fit(aspects, judgement.models, evidence, blend)
+    except ValueError as error:
+        raise LabelModelError(str(error)) from error
 
 
 def _report_filters(fitted: Fitted, patterns: np.ndarray, counts: np.ndarray) -> dict[str, dict[str, float | None]]:
     found = dict(zip(fitted.names, diagnose(patterns, counts), strict=True))
-    weights = fitted.ensemble.weights(len(fitted.judges))
-    accuracies = fitted.ensemble.accuracies(len(fitted.judges))
-    for index, weight, accuracy in zip(fitted.judges, weights, accuracies, strict=True):
-        known = None if np.isnan(accuracy) else float(accuracy)
-        found[fitted.names[index]] |= {"accuracy": known, "weight": float(weight)}  # type: ignore[dict-item]
+    weights = fitted.ensemble.weights(len(fitted.names))
+    accuracies = fitted.ensemble.accuracies(len(fitted.names))
+    for index in fitted.judges:
+        known = None if np.isnan(accuracies[index]) else float(accuracies[index])
+        found[fitted.names[index]] |= {"accuracy": known, "weight": float(weights[index])}  # type: ignore[dict-item]
     for name in fitted.learned:
         judged = found[name]["keep"] + found[name]["drop"]
         found[name]["retained"] = found[name]["keep"] / judged if judged else None  # type: ignore[assignment]
     return found  # type: ignore[return-value]
-
-
-def find_cut(
-    count: Count,
-    parts: Sequence[Part],
-    source: Source,
-    judgement: Judgement,
-    fitted: Fitted,
-    patterns: np.ndarray,
-    counts: np.ndarray,
-) -> tuple[Cut, dict[str, int]]:
-    """Finds the last sample that is kept.
-
-    Args:
-        count: adds up over the pool.
-        parts: the pool.
-        source: where columns come from.
-        judgement: what the config asks for.
-        fitted: the judgement, but for the cut.
-        patterns: (p patterns, m filters) int8 votes.
-        counts: (p,) how many samples show each.
-
-    Returns:
-        The cut, and how many of the kept samples probability, the soft score or the hash decided on.
-    """
-    if not judgement.orders:
-        return Cut(judgement.probability or 0.0), {}
-    probability = fitted.ensemble.probability(patterns[:, fitted.judges])
-    allowed = fitted.candidates(patterns, probability)
-    wanted = judgement.wanted(int(counts.sum()))
-    groups, inverse = np.unique(probability[allowed], return_inverse=True)
-    sizes = np.bincount(inverse, weights=counts[allowed], minlength=len(groups)).astype(np.int64)
-    available = int(sizes.sum())
-    if wanted <= 0:
-        return Cut(float("inf")), {"wanted": wanted, "available": available}
-    if wanted >= available:
-        return Cut(-1.0), {"wanted": wanted, "available": available}
-    above = available - np.cumsum(sizes)  # samples of higher probability than each group's
-    group = int(np.flatnonzero(above < wanted)[0])
-    how = {
-        "wanted": wanted,
-        "available": available,
-        "by_probability": int(above[group]),
-        "by_soft_score": wanted - int(above[group]),
-        "of_equal_probability": int(sizes[group]),
-    }
-    if wanted == above[group] + sizes[group]:
-        return Cut(float(groups[group])), how
-    # Counted from below, the last kept sample has so many of its group under it.
-    rank = int(sizes[group]) - (wanted - int(above[group]))
-    search: CutSearch | Cut = CutSearch(float(groups[group]), rank, int(sizes[group]))
-    while isinstance(search, CutSearch):
-        step = CountAroundCut(source, judgement.filters, fitted, judgement.seed, search)
-        search = search.step(count("Order samples", parts, step))
-    return search, how

@@ -91,8 +91,8 @@ class Decide:
         fitted = self.fitted
         rows = Rows.read(part, self.source, list(self.filters.values()), ["uid", "key"])
         votes = fitted.votes(rows.scores, len(rows.usable))
-        probability = self._probabilities.of(votes[:, fitted.judges])
-        allowed = rows.usable & fitted.candidates(votes, probability)
+        chances = self._probabilities.of(votes, rows.scores)
+        probability, allowed = chances.probability, rows.usable & chances.candidates
         soft, tie = np.zeros(len(allowed), np.uint32), np.zeros(len(allowed), np.uint64)
         # Soft scores and hashes matter only where probability alone does not decide.
         edge = allowed & (probability == np.float32(fitted.cut.probability))
@@ -110,22 +110,24 @@ class Decide:
                 **{f"vote_{name}": votes[:, index] for index, name in enumerate(fitted.names)},
                 "probability": pa.array(probability, mask=~rows.usable, from_pandas=False),
                 "keep": kept,
-                "reason": self._reasons(rows, votes, placed, kept),
+                "reason": self._reasons(rows, votes, chances.covered, placed, kept),
             }
         )
 
     @functools.cached_property
     def _probabilities(self) -> Probabilities:
-        return Probabilities(self.fitted.ensemble, len(self.fitted.judges))
+        return Probabilities(self.fitted)
 
-    def _reasons(self, rows: Rows, votes: np.ndarray, placed: np.ndarray, kept: np.ndarray) -> pa.Array:
+    def _reasons(
+        self, rows: Rows, votes: np.ndarray, covered: np.ndarray, placed: np.ndarray, kept: np.ndarray
+    ) -> pa.Array:
         fitted = self.fitted
         words = ["dropped: below the cut", "dropped: every filter abstains"]
         words += [f"dropped: required filter {name}" for name in fitted.names]
         words += [f"{TAKEN_DOWN}{name}" for name in fitted.names]
         chosen = np.zeros(len(kept), np.int32)  # which of the words
         if fitted.judges and not fitted.uncovered and not fitted.keeps_everything:
-            chosen[(votes[:, fitted.judges] == 0).all(axis=1)] = 1
+            chosen[~covered] = 1
         for index in reversed(range(len(fitted.names))):
             if fitted.required[index]:
                 chosen[votes[:, index] == -1] = 2 + index

@@ -1,7 +1,7 @@
 """Sources with an error rate each, learned from how they agree: expectation maximisation on counted vote patterns."""
 
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 
@@ -61,6 +61,8 @@ class DawidSkene(LabelModel):
     Source: A. P. Dawid and A. M. Skene (1979), Maximum Likelihood Estimation of Observer Error-Rates Using the EM
         Algorithm, Applied Statistics 28(1).
     """
+
+    needs_peers: ClassVar[bool] = True
 
     classes: int = 2
     form: Literal["confusion", "one_coin"] = "confusion"

@@ -25,6 +25,7 @@ class LabelModel:
         is_rule: a probability of 0 is final: such samples are never kept, however many are asked for.
         is_soft: it judges soft votes, sample by sample, and not vote patterns.
         needs_reference: it learns from known-good samples too.
+        needs_peers: it learns from how sources agree, so that one by itself is better calibrated than fitted.
     """
 
     class_prior: float | tuple[float, ...] | None = None
@@ -32,6 +33,7 @@ class LabelModel:
     is_rule: ClassVar[bool] = False
     is_soft: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
+    needs_peers: ClassVar[bool] = False
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     accuracy_: np.ndarray = dataclasses.field(init=False, repr=False, compare=False)

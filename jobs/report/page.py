@@ -127,7 +127,6 @@ def _filters(contents: Contents) -> list[dict[str, Any]]:
 def _aspects(contents: Contents) -> list[dict[str, Any]]:
     """One entry per aspect: its label model, its filters and the share of good samples it assumes or found."""
     fitted = contents.fitted
-    judges = [fitted.names[index] for index in fitted.judges]
     found = []
     for aspect, (columns, model) in fitted.ensemble.aspects.items():
         prior = getattr(model, "class_prior_", model.class_prior)
@@ -135,7 +134,7 @@ def _aspects(contents: Contents) -> list[dict[str, Any]]:
             {
                 "name": aspect,
                 "model": model.kind,
-                "filters": ", ".join(judges[column] for column in columns),
+                "filters": ", ".join(fitted.names[column] for column in columns),
                 "prior": prior if isinstance(prior, float) else None,
                 "given": model.class_prior is not None,
             }

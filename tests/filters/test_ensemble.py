@@ -7,12 +7,17 @@ from chaffinch.filters.cut import Cut
 from chaffinch.filters.ensemble import Ensemble, diagnose
 from chaffinch.filters.fitted import Fitted
 from chaffinch.filters.label_models import All, Alone, DawidSkene, Majority, Nothing
+from chaffinch.filters.label_models.evidence import Evidence, Votes
 from chaffinch.filters.label_models.votes import count_patterns
 from chaffinch.filters.ranges import NOTHING, FittedRanges
 from chaffinch.filters.statistics import DIGIT_BITS, Histogram, Ranks, sortable
 
 INF = float("inf")
 KINDS = {"majority": Majority, "dawid_skene": DawidSkene, "all": All, "none": Nothing, "alone": Alone}
+
+
+def evidence(votes):
+    return Evidence(Votes(*count_patterns(votes)))
 
 
 def planted(n=4000, seed=0):
@@ -37,29 +42,29 @@ def test_probabilities_multiply_over_aspects():
     votes, _ = planted()
     aspects = ["match", "match", "match", "language", "picture"]
     models = {"match": DawidSkene(), "language": Alone(), "picture": Alone()}
-    ensemble = Ensemble.fit(aspects, models, *count_patterns(votes))
+    ensemble = Ensemble.fit(aspects, models, evidence(votes))
     product = np.ones(len(votes))
     for columns, kind in (((0, 1, 2), DawidSkene), ((3,), Alone), ((4,), Alone)):
         product *= kind().fit(votes[:, columns]).predict_proba(votes[:, columns])
-    np.testing.assert_allclose(ensemble.probability(votes), product.astype(np.float32), rtol=1e-6)
+    np.testing.assert_allclose(ensemble.by_votes(votes), product.astype(np.float32), rtol=1e-6)
 
 
 def test_aspects_order_better_than_one_latent_class_where_keep_is_an_and():
     votes, good = planted()
     aspects = ["match", "match", "match", "language", "picture"]
     models = {"match": DawidSkene(), "language": Alone(), "picture": Alone()}
-    apart = Ensemble.fit(aspects, models, *count_patterns(votes)).probability(votes)
-    together = Ensemble.fit(["quality"] * 5, {"quality": DawidSkene()}, *count_patterns(votes)).probability(votes)
+    apart = Ensemble.fit(aspects, models, evidence(votes)).by_votes(votes)
+    together = Ensemble.fit(["quality"] * 5, {"quality": DawidSkene()}, evidence(votes)).by_votes(votes)
     assert auc(apart, good) > auc(together, good) + 0.02
 
 
 def test_a_sample_alone_has_the_probability_it_has_in_the_pool():
     votes, _ = planted(500)
-    ensemble = Ensemble.fit(["quality"] * 5, {"quality": DawidSkene()}, *count_patterns(votes))
-    together = ensemble.probability(votes)
-    alone = np.concatenate([ensemble.probability(row[None]) for row in votes])
+    ensemble = Ensemble.fit(["quality"] * 5, {"quality": DawidSkene()}, evidence(votes))
+    together = ensemble.by_votes(votes)
+    alone = np.concatenate([ensemble.by_votes(row[None]) for row in votes])
     np.testing.assert_array_equal(together, alone)
-    assert ensemble.probability(votes[:0]).shape == (0,)
+    assert ensemble.by_votes(votes[:0]).shape == (0,)
 
 
 def test_diagnosis_against_plain_loops():
@@ -118,7 +123,7 @@ def fitted(**changes):
             FittedRanges((-1.0, 1.0), None),
         ],
         "ranks": {"clip": ranks},
-        "ensemble": Ensemble.fit(["quality"] * 2, {"quality": DawidSkene()}, *count_patterns(votes[:, :2])),
+        "ensemble": Ensemble.fit([None, "quality", "quality"], {"quality": DawidSkene()}, evidence(votes[:, :3])),
         "uncovered": False,
         "cut": Cut(0.25, 17, 2**64 - 5),
     }
@@ -135,9 +140,7 @@ def test_fitted_numbers_survive_json_to_the_bit():
     votes = before.votes(scores, 50)
     np.testing.assert_array_equal(votes, after.votes(scores, 50))
     np.testing.assert_array_equal(before.soft_scores(scores, 50), after.soft_scores(scores, 50))
-    np.testing.assert_array_equal(
-        before.ensemble.probability(votes[:, before.judges]), after.ensemble.probability(votes[:, after.judges])
-    )
+    np.testing.assert_array_equal(before.ensemble.by_votes(votes), after.ensemble.by_votes(votes))
     assert before.cut == after.cut
 
 
@@ -145,19 +148,20 @@ def test_a_veto_and_an_uncovered_sample_are_no_candidates():
     one = fitted()
     votes = np.array([[1, 1, 0], [-1, 1, 1], [1, 0, 0], [0, 0, 1]], np.int8)
     probability = np.full(4, 0.9, np.float32)
-    assert one.candidates(votes, probability).tolist() == [True, False, False, True]
-    assert fitted(uncovered=True).candidates(votes, probability).tolist() == [True, False, True, True]
+    assert one.candidates(votes, probability, one.covered(votes)).tolist() == [True, False, False, True]
+    lenient = fitted(uncovered=True)
+    assert lenient.candidates(votes, probability, one.covered(votes)).tolist() == [True, False, True, True]
 
 
 def test_rules_are_final():
-    rule = Ensemble.fit(["quality"] * 2, {"quality": All()}, np.array([[1, 1]], np.int8), np.array([1]))
+    rule = Ensemble.fit([None, "quality", "quality"], {"quality": All()}, evidence(np.array([[1, 1, 1]])))
     votes = np.array([[1, 1, 1], [1, -1, 1]], np.int8)
     one = fitted(ensemble=rule)
-    assert one.candidates(votes, rule.probability(votes[:, 1:])).tolist() == [True, False]
-    everything = Ensemble.fit(["quality"] * 2, {"quality": Nothing()}, np.array([[1, 1]], np.int8), np.array([1]))
+    assert one.candidates(votes, rule.by_votes(votes), one.covered(votes)).tolist() == [True, False]
+    everything = Ensemble.fit([None, "quality", "quality"], {"quality": Nothing()}, evidence(np.array([[1, 1, 1]])))
     covered = fitted(ensemble=everything)
     votes = np.array([[1, 0, 0], [-1, 0, 0]], np.int8)
-    assert covered.candidates(votes, everything.probability(votes[:, 1:])).tolist() == [True, False]
+    assert covered.candidates(votes, everything.by_votes(votes), covered.covered(votes)).tolist() == [True, False]
 
 
 def test_soft_scores_rise_with_what_each_filter_prefers():

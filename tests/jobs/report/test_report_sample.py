@@ -84,7 +84,7 @@ def make_sample(scores, votes, probability, keep, reasons=None):
 def make_fitted(ranges, required, sample):
     judges = [index for index, veto in enumerate(required) if not veto]
     model = Majority().fit(sample.votes[:, judges])
-    ensemble = Ensemble({"quality": (tuple(range(len(judges))), model)})
+    ensemble = Ensemble({"quality": (tuple(judges), model)})
     names = [f"f{index}" for index in range(len(ranges))]
     return Fitted(names, required, ranges, {}, ensemble, False, Cut(0.5))
 
