@@ -1,7 +1,7 @@
 """What a label model may learn from, counted before: votes of the pool and, where there are any, trusted samples."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -48,19 +48,26 @@ class SoftVotes:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Samples that somebody looked at.
+    """Samples that somebody looked at, in the order of their uids; few enough to be held one by one.
 
     Attributes:
-        keeps: vote patterns of those that are to be kept.
-        drops: of the others.
+        votes: (k samples, m sources) int8.
+        keep: (k,) bool what was said of them.
+        at_random: (k,) bool whether a sample was drawn by chance. What was picked because it is hard says nothing of
+            the pool's shares, but still tells good from bad.
+        soft: (k, m) int16 their soft votes; None unless a label model asks for them.
     """
 
-    keeps: Votes
-    drops: Votes
+    votes: np.ndarray
+    keep: np.ndarray
+    at_random: np.ndarray
+    soft: np.ndarray | None = None
 
     def of(self, columns: Sequence[int]) -> "Labelled":
         """The same samples, and the votes of some sources alone."""
-        return Labelled(self.keeps.of(columns), self.drops.of(columns))
+        chosen = list(columns)
+        soft = None if self.soft is None else self.soft[:, chosen]
+        return Labelled(self.votes[:, chosen], self.keep, self.at_random, soft)
 
 
 @dataclass(frozen=True)
@@ -71,13 +78,13 @@ class Evidence:
         votes: of the pool, without the samples that a required filter drops.
         reference: of known-good samples, under the same ranges; None without a reference.
         soft: soft votes; None unless a label model asks for them.
-        labelled: samples with a label, drawn at random; None without labels.
+        labelled: samples with a label; None without labels.
     """
 
     votes: Votes
     reference: Votes | None = None
     soft: SoftVotes | None = None
-    labelled: Labelled | None = field(default=None)
+    labelled: Labelled | None = None
 
     def of(self, columns: Sequence[int]) -> "Evidence":
         """The evidence on some sources alone."""
