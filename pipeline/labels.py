@@ -1,0 +1,105 @@
+"""Labels: what somebody said of single samples, found among those of a pool."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+
+from chaffinch.filters.filter import Filter
+from chaffinch.filters.fitted import Fitted
+from chaffinch.filters.label_models.evidence import Labelled
+from chaffinch.pipeline.rows import Part, Rows, Source, read_uids
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Samples that somebody looked at, each once.
+
+    Attributes:
+        uids: (k, 2) uint64, high and low halves, ascending.
+        keep: (k,) bool what was said of them.
+        at_random: (k,) bool whether a sample was drawn by chance, and not picked because it is hard.
+    """
+
+    uids: np.ndarray
+    keep: np.ndarray
+    at_random: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+    def find(self, uids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Looks samples up.
+
+        Args:
+            uids: (n, 2) uint64.
+
+        Returns:
+            (f,) rows of the samples that have a label, ascending, and (f,) which label each has.
+        """
+        rows = np.flatnonzero(np.isin(uids[:, 0], self.uids[:, 0]))
+        pairs = [(row, self._places.get(uid)) for row, uid in zip(rows, map(tuple, uids[rows].tolist()), strict=True)]
+        found = np.array([pair for pair in pairs if pair[1] is not None], np.int64).reshape(-1, 2)
+        return found[:, 0], found[:, 1]
+
+    @cached_property
+    def _places(self) -> dict[tuple[int, ...], int]:
+        return {uid: place for place, uid in enumerate(map(tuple, self.uids.tolist()))}
+
+
+@dataclass
+class LabelledRows:
+    """Labelled samples as filters see them.
+
+    Attributes:
+        places: (f,) which label each has.
+        votes: (f samples, m filters) int8.
+        soft: (f, m) int16 soft votes.
+    """
+
+    places: np.ndarray
+    votes: np.ndarray
+    soft: np.ndarray
+
+    def merge(self, other: Self) -> Self:
+        """Adds another shard's samples."""
+        self.places = np.concatenate([self.places, other.places])
+        self.votes, self.soft = np.concatenate([self.votes, other.votes]), np.concatenate([self.soft, other.soft])
+        return self
+
+    def labelled(self, labels: Labels) -> Labelled:
+        """What is known of them, in the order of their uids."""
+        order = np.argsort(self.places)
+        places = self.places[order]
+        return Labelled(self.votes[order], labels.keep[places], labels.at_random[places], self.soft[order])
+
+
+@dataclass(frozen=True)
+class CountLabelled:
+    """Finds labelled samples among those that no required filter drops.
+
+    Attributes:
+        source: where columns come from.
+        filters: all filters.
+        fitted: their ranges and ranks.
+        labels: what was said.
+    """
+
+    source: Source
+    filters: Mapping[str, Filter]
+    fitted: Fitted
+    labels: Labels
+
+    def __call__(self, part: Part) -> LabelledRows:
+        """Looks through one shard; reads no score where it has no labelled sample."""
+        rows, places = self.labels.find(read_uids(part, self.source))
+        if not len(rows):
+            nothing = np.zeros((0, len(self.fitted.names)))
+            return LabelledRows(places, nothing.astype(np.int8), nothing.astype(np.int16))
+        shard = Rows.read(part, self.source, list(self.filters.values()))
+        scores = [values[rows] for values in shard.scores]
+        votes = self.fitted.votes(scores, len(rows))
+        judged = shard.usable[rows] & ~self.fitted.ruled_out(votes)
+        return LabelledRows(places[judged], votes[judged], self.fitted.soft_votes(scores, len(rows))[judged])
