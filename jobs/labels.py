@@ -105,8 +105,8 @@ def _text_rows(path: str) -> Iterator[_Row]:
                 continue
             if len(cells) != len(header):
                 raise ConfigError(
-                    f"{where}: holds {len(cells)} of {len(header)} values; separate them by commas, and put quotes around "
-                    "one that holds a comma"
+                    f"{where}: holds {len(cells)} of {len(header)} values; separate them by commas, and put quotes "
+                    "around one that holds a comma"
                 )
             row = dict(zip(header, cells, strict=True))
             yield where, (row["uid"], row["keep"], row.get("drawn", ""))
