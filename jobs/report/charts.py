@@ -7,9 +7,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from chaffinch.filters.ranges import FittedRanges, Interval
+from chaffinch.jobs.pages.theme import LIGHT
 from chaffinch.jobs.report.bins import find_bands, find_bins, label_bins
 from chaffinch.jobs.report.sample import Sample
-from chaffinch.jobs.report.theme import LIGHT
 
 _NAMED_CELLS = 14
 _VOTES = ((1, "keep"), (0, "abstain"), (-1, "drop"))

@@ -9,8 +9,9 @@ import yaml
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.fitted import Fitted
 from chaffinch.jobs.experiment import Experiment
+from chaffinch.jobs.pages.html import pool_name
+from chaffinch.jobs.pages.pictures import View, view_rows
 from chaffinch.jobs.report.galleries import Gallery, Rejects, find_edges, find_extremes, find_rejects
-from chaffinch.jobs.report.pictures import View, view_samples
 from chaffinch.jobs.report.sample import Sample, draw_sample
 from chaffinch.pipeline.rows import Source
 from chaffinch.pipeline.shards import Shard
@@ -86,7 +87,7 @@ def gather(
     picks = [pick for gallery in extremes for pick in gallery.picks]
     picks += [pick for pair in edges.values() for gallery in pair for pick in gallery.picks]
     picks += [pick for group in rejects for pick in group.picks]
-    views, missing = view_samples(sample, picks, source)
+    views, missing = view_rows(sample.shards, sample.shard, sample.row, picks, source)
     gone = [shard.name for shard in vanished]
     notes = [
         *_note(gone, "vanished since scored; counts and scores include them, their pictures cannot be shown"),
@@ -94,7 +95,7 @@ def gather(
         *_note([name for name in missing if name not in gone], "cannot be read; their pictures cannot be shown"),
     ]
     return Contents(
-        title=_name(config.sections.input),
+        title=pool_name(config.sections.input),
         summary=summary,
         state=state,
         fitted=fitted,
@@ -155,13 +156,6 @@ def find_losses(summary: Mapping[str, Any], filters: Mapping[str, Filter]) -> li
     ordered = [f"required filter {name}" for name, judge in filters.items() if judge.require]
     ordered += [reason for reason in sorted(reasons) if reason not in ordered]
     return [(reason, reasons.get(reason, 0)) for reason in ordered]
-
-
-def _name(inputs: str | list[str]) -> str:
-    """The pool by the last parts of its paths, which stay when it is moved or copied."""
-    places = [inputs] if isinstance(inputs, str) else inputs
-    fixed = [place.partition("*")[0] if "*" in place else place for place in places]
-    return ", ".join(dict.fromkeys(place.rstrip("/").rpartition("/")[2] or place for place in fixed))
 
 
 def _settings(config: str) -> str:

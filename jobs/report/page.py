@@ -1,18 +1,15 @@
 """Renders the report: a template that escapes whatever comes from a pool, with styles, scripts and pictures inside."""
 
-import base64
-import hashlib
 import json
-from importlib import resources
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from chaffinch.jobs.report import charts, theme, words
+from chaffinch.jobs.pages import html, theme
+from chaffinch.jobs.report import charts, words
 from chaffinch.jobs.report.contents import Contents
 
 _VOTES = {1: "keep", 0: "abstain", -1: "drop"}
@@ -28,20 +25,18 @@ def render(contents: Contents) -> str:
     Returns:
         HTML that needs no other file and no network; equal contents give equal text.
     """
-    scripts = [get_plotlyjs(), _read("charts.js")]
-    environment = Environment(
-        loader=FunctionLoader(_read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    scripts = [get_plotlyjs(), html.read_part(__package__, "charts.js")]
+    environment = html.environment(__package__)
     environment.filters |= {"percent": words.percent, "number": words.number, "count": "{:,}".format}
     summary, sample = contents.summary, contents.sample
     return environment.get_template("page.html").render(
         contents=contents,
         summary=summary,
         sample=sample,
-        policy=_policy(scripts),
-        scripts=[Markup(_inside_script(script)) for script in scripts],
-        style=Markup(_style()),
-        figures=Markup(_figures(contents)),
+        policy=html.policy(scripts),
+        scripts=[html.inside_script(script) for script in scripts],
+        style=html.coloured(html.read_part(__package__, "style.css")),
+        figures=_figures(contents),
         usable=summary["read"] - summary["rejected"],
         filters=_filters(contents),
         aspects=_aspects(contents),
@@ -51,29 +46,7 @@ def render(contents: Contents) -> str:
     )
 
 
-def _read(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _policy(scripts: list[str]) -> str:
-    """A content security policy under which nothing is loaded and no script runs but these two."""
-    digests = [hashlib.sha256(_inside_script(script).encode()).digest() for script in scripts]
-    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
-    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
-
-
-def _inside_script(script: str) -> str:
-    """A script that cannot end its own element."""
-    return script.replace("</script", "<\\/script").strip()
-
-
-def _style() -> str:
-    light, dark = theme.variables(theme.LIGHT), theme.variables(theme.DARK)
-    scheme = f"@media screen and (prefers-color-scheme: dark){{:root{{color-scheme:dark;{dark}}}}}"
-    return f":root{{color-scheme:light;{light}}}\n{scheme}\n{_read('style.css')}"
-
-
-def _figures(contents: Contents) -> str:
+def _figures(contents: Contents) -> Markup:
     """All figures and the colours' roles as JSON that is safe inside a script element."""
     fitted, sample = contents.fitted, contents.sample
     usable = sample.usable
@@ -94,8 +67,7 @@ def _figures(contents: Contents) -> str:
         "roles": {colour: name for name, colour in theme.LIGHT.items()},
         "figures": {name: json.loads(figure.to_json()) for name, figure in figures.items()},
     }
-    text = json.dumps(content, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return html.inside_json(content)
 
 
 def _filters(contents: Contents) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from chaffinch.jobs.main import main
-from chaffinch.jobs.report.pictures import find_detectors, read_boxes
+from chaffinch.jobs.pages.pictures import find_detectors, read_boxes
 from chaffinch.pipeline.metadata import Metadata
 from chaffinch.pipeline.rows import Source
 from chaffinch.pipeline.shards import Shard

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from PIL import Image
 
-from chaffinch.jobs.report.theme import DARK, LIGHT
+from chaffinch.jobs.pages.theme import DARK, LIGHT
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (

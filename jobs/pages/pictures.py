@@ -1,4 +1,4 @@
-"""What the cards of a gallery show of a sample: a thumbnail, the caption, and boxes where a detector ran."""
+"""What pages show of a sample: a thumbnail, the caption, and boxes where a detector ran."""
 
 import base64
 import io
@@ -11,20 +11,35 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from chaffinch.jobs.report.sample import Sample
 from chaffinch.pipeline import files
 from chaffinch.pipeline.rows import Source
 from chaffinch.pipeline.shards import Shard
 from chaffinch.scoring.images import decode
 from chaffinch.scoring.scorer import SampleError
 
-THUMBNAIL = (240, 192)
-"""Pictures are shrunk to fit into so many pixels; smaller ones stay as they are."""
-
-_QUALITY = 72
 _LARGEST_PICTURE = 1 << 26
-_LONGEST_CAPTION = 300
 _MOST_BOXES = 12
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much of a sample is shown.
+
+    Attributes:
+        size: pictures are shrunk to fit into so many pixels; smaller ones stay as they are.
+        quality: of the JPEG, 1 to 95.
+        caption: so many characters of it.
+        boxes: whether what detectors found is shown.
+    """
+
+    size: tuple[int, int] = (240, 192)
+    quality: int = 72
+    caption: int = 300
+    boxes: bool = True
+
+
+CARD = Extent()
+"""What a card of a gallery shows."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +63,7 @@ class View:
     """What can be seen of a sample.
 
     Attributes:
-        caption: its first 300 characters, None where there is none.
+        caption: its beginning, None where there is none.
         cut: how many bytes the whole caption has, where it is longer than shown.
         thumbnail: a data URI, None where there is no picture to show.
         size: of the thumbnail, pixels.
@@ -64,35 +79,44 @@ class View:
     boxes: Sequence[Box] = ()
 
 
-def view_samples(sample: Sample, picks: Sequence[int], source: Source) -> tuple[dict[int, View], list[str]]:
-    """Reads what galleries show, each shard once and in the order of its bytes.
+def view_rows(
+    shards: Sequence[Shard],
+    shard: np.ndarray,
+    row: np.ndarray,
+    picks: Sequence[int],
+    source: Source,
+    extent: Extent = CARD,
+) -> tuple[dict[int, View], list[str]]:
+    """Reads what a page shows, each shard once and in the order of its bytes.
 
     Args:
-        sample: the sampled rows.
-        picks: positions in the sample, in any order.
+        shards: the shards that samples are from.
+        shard: (n,) each sample's position in `shards`.
+        row: (n,) its row of the shard's tables.
+        picks: which of the n samples, in any order.
         source: where the tables are.
+        extent: how much of them.
 
     Returns:
-        Position -> what can be seen of that sample; and the shards that could not be read.
+        Pick -> what can be seen of that sample; and the shards that could not be read.
     """
     views: dict[int, View] = {}
     missing = []
     wanted = np.unique(np.array(picks, np.int64))
-    detectors: list[str] | None = None
-    for number in np.unique(sample.shard[wanted]):
-        shard, mine = sample.shards[number], wanted[sample.shard[wanted] == number]
-        rows = sample.row[mine]
+    detectors: list[str] | None = None if extent.boxes else []
+    for number in np.unique(shard[wanted]):
+        one, mine = shards[number], wanted[shard[wanted] == number]
         if detectors is None:
-            detectors = find_detectors(source, shard)
-        places = _read_places(source, shard, rows)
-        boxes = read_boxes(source, detectors, shard, rows)
+            detectors = find_detectors(source, one)
+        places = _read_places(source, one, row[mine])
+        boxes = read_boxes(source, detectors, one, row[mine])
         try:
-            if not shard.path:
+            if not one.path:
                 raise OSError("it has vanished since it was scored")
-            with files.open_binary(shard.path) as file:
-                shown = [_view(file, place, found) for place, found in zip(places, boxes, strict=True)]
-        except Exception as error:  # object stores raise errors of their own; the report goes on without the pictures
-            missing.append(shard.name)
+            with files.open_binary(one.path) as file:
+                shown = [_view(file, place, found, extent) for place, found in zip(places, boxes, strict=True)]
+        except Exception as error:  # object stores raise errors of their own; the page goes on without the pictures
+            missing.append(one.name)
             problem = f"shard cannot be read: {getattr(error, 'strerror', None) or error}"
             shown = [View(problem=problem, boxes=found) for found in boxes]
         views |= dict(zip(mine.tolist(), shown, strict=True))
@@ -107,13 +131,13 @@ def _read_places(source: Source, shard: Shard, rows: np.ndarray) -> list[dict[st
     return places
 
 
-def _view(file: BinaryIO, place: dict[str, Any], boxes: Sequence[Box]) -> View:
+def _view(file: BinaryIO, place: dict[str, Any], boxes: Sequence[Box], extent: Extent) -> View:
     caption, cut = None, None
     if place["caption"] is not None:
         size = place["sizes"][place["caption"]]
-        text = _read(file, place, "caption", 4 * _LONGEST_CAPTION).decode("utf-8", "replace")
-        caption = text[:_LONGEST_CAPTION]
-        cut = size if len(text) > _LONGEST_CAPTION or size > 4 * _LONGEST_CAPTION else None
+        text = _read(file, place, "caption", 4 * extent.caption).decode("utf-8", "replace")
+        caption = text[: extent.caption]
+        cut = size if len(text) > extent.caption or size > 4 * extent.caption else None
     if place["picture"] is None:
         return View(caption, cut, problem=place["reject"] or "no picture")
     if place["sizes"][place["picture"]] > _LARGEST_PICTURE:
@@ -122,7 +146,7 @@ def _view(file: BinaryIO, place: dict[str, Any], boxes: Sequence[Box]) -> View:
         picture = decode(_read(file, place, "picture", _LARGEST_PICTURE))
     except SampleError as error:
         return View(caption, cut, problem=str(error))
-    thumbnail, size = shrink(picture)
+    thumbnail, size = shrink(picture, extent)
     return View(caption, cut, thumbnail, size, None, boxes)
 
 
@@ -132,19 +156,20 @@ def _read(file: BinaryIO, place: dict[str, Any], which: str, most: int) -> bytes
     return file.read(min(most, place["sizes"][index]))
 
 
-def shrink(picture: Image.Image) -> tuple[str, tuple[int, int]]:
+def shrink(picture: Image.Image, extent: Extent) -> tuple[str, tuple[int, int]]:
     """Makes a thumbnail.
 
     Args:
         picture: mode RGB.
+        extent: how large and how good it is to be.
 
     Returns:
         A JPEG as data URI, the same for the same picture, and its width and height in pixels.
     """
     small = picture.copy()
-    small.thumbnail(THUMBNAIL, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    small.thumbnail(extent.size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
+    small.save(buffer, "JPEG", quality=extent.quality, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode(), small.size
 
 

@@ -1,0 +1,1 @@
+"""The labelling page: one HTML file that asks about samples worth asking about."""
