@@ -1,15 +1,19 @@
 """The ensemble: a label model inside each aspect, P(keep) as their product, and what each filter contributes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from chaffinch.filters.label_models.evidence import Evidence
+from chaffinch.filters.calibration import Calibration, reliability, share_interval
+from chaffinch.filters.label_models.evidence import Evidence, Labelled
 from chaffinch.filters.label_models.label_model import LabelModel
 from chaffinch.filters.label_models.soft_label_model import SoftLabelModel
 from chaffinch.filters.label_models.votes import distinct_patterns
+
+FEWEST_FOR_PRIOR = 10
+"""Labels on samples drawn at random from which on their share is the class prior, where none is given."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,13 @@ class Ensemble:
     Attributes:
         aspects: aspect -> the positions of its filters among all m, and its fitted label model.
         blend: the positions of the filters of the second opinion, and its fitted label model; or None.
+        calibration: what labels say of the probabilities; None without labels. In one aspect, enough of them also give
+            a class prior that was left open.
     """
 
     aspects: Mapping[str, tuple[tuple[int, ...], LabelModel]]
     blend: tuple[tuple[int, ...], SoftLabelModel] | None = None
+    calibration: Calibration | None = None
 
     @classmethod
     def fit(
@@ -51,14 +58,49 @@ class Ensemble:
             ValueError: a label model cannot be fitted; names its aspect.
         """
         fitted = {}
+        prior = _prior_of(evidence.labelled) if len(models) == 1 else None
         for aspect, model in models.items():
+            if prior is not None and model.class_prior is None:
+                model = replace(model, class_prior=prior)
             columns = tuple(index for index, name in enumerate(aspects) if name == aspect)
             try:
                 fitted[aspect] = (columns, model.learn(evidence.of(columns)))
             except ValueError as error:
                 raise ValueError(f"label model {model.kind} of the aspect {aspect}: {error}") from error
         second = None if blend is None else (tuple(blend[0]), blend[1].learn(evidence.of(blend[0])))
-        return cls(fitted, second)
+        ensemble = cls(fitted, second)
+        if evidence.labelled is None or not len(evidence.labelled.keep):
+            return ensemble
+        return replace(ensemble, calibration=Calibration.fit(ensemble.of(evidence.labelled), evidence.labelled.keep))
+
+    def of(self, labelled: Labelled) -> np.ndarray:
+        """(k,) P(keep) of labelled samples."""
+        probability: np.ndarray = self.by_votes(labelled.votes)
+        if self.is_soft and labelled.soft is not None:
+            probability = self.by_scores(probability, labelled.soft)
+        return probability
+
+    def against(self, labelled: Labelled) -> dict[str, Any]:
+        """What labels say of the ensemble, as plain JSON values.
+
+        Args:
+            labelled: samples with a label, one at least.
+
+        Returns:
+            samples; at_random; keep_share and its 95% interval among those drawn at random (None without any);
+            before and after calibration: see `reliability`, though the labels have seen what is after it.
+        """
+        drawn = labelled.keep[labelled.at_random]
+        before = replace(self, calibration=None)
+        return {
+            "samples": len(labelled.keep),
+            "at_random": len(drawn),
+            "keep_share": float(drawn.mean()) if len(drawn) else None,
+            "keep_share_interval": list(share_interval(int(drawn.sum()), len(drawn))) if len(drawn) else None,
+            "calibration": None if self.calibration is None else asdict(self.calibration),
+            "before": reliability(before.of(labelled), labelled.keep),
+            "after": reliability(self.of(labelled), labelled.keep),
+        }
 
     @property
     def is_rule(self) -> bool:
@@ -73,6 +115,8 @@ class Ensemble:
     def by_votes(self, votes: np.ndarray) -> np.ndarray:
         """P(keep) of each sample as far as votes tell: the product over the aspects that judge by votes.
 
+        Where none judges by scores that is all, and calibrated.
+
         Args:
             votes: (n samples, m filters) int8.
 
@@ -84,8 +128,9 @@ class Ensemble:
         for columns, model in self.aspects.values():
             if not model.is_soft:
                 product = product * model.predict_proba(patterns[:, columns])
-        rounded: np.ndarray = product.astype(np.float32)[inverse]
-        return rounded
+        rounded: np.ndarray = product.astype(np.float32)
+        found: np.ndarray = (rounded if self.is_soft else self._calibrated(rounded))[inverse]
+        return found
 
     def by_scores(self, probability: np.ndarray, soft: np.ndarray) -> np.ndarray:
         """P(keep) of each sample, with what scores tell; only for an ensemble that is soft.
@@ -104,7 +149,10 @@ class Ensemble:
         if self.blend is not None:
             columns, model = self.blend
             product = _blend(product, model.predict_soft(np.ascontiguousarray(soft[:, columns])))
-        return product.astype(np.float32)
+        return self._calibrated(product.astype(np.float32))
+
+    def _calibrated(self, probability: np.ndarray) -> np.ndarray:
+        return probability if self.calibration is None else self.calibration.apply(probability)
 
     def weights(self, filters: int) -> np.ndarray:
         """How much each filter's opinion counts where samples have to be ordered.
@@ -134,6 +182,7 @@ class Ensemble:
         return {
             "aspects": {aspect: _state(*member) for aspect, member in self.aspects.items()},
             "blend": None if self.blend is None else _state(*self.blend),
+            "calibration": None if self.calibration is None else asdict(self.calibration),
         }
 
     @classmethod
@@ -149,7 +198,16 @@ class Ensemble:
             return tuple(part["filters"]), model_class(part["model"]["kind"]).restore(part["model"])
 
         blend = None if state["blend"] is None else member(state["blend"])
-        return cls({aspect: member(part) for aspect, part in state["aspects"].items()}, blend)
+        calibration = None if state["calibration"] is None else Calibration(**state["calibration"])
+        return cls({aspect: member(part) for aspect, part in state["aspects"].items()}, blend, calibration)
+
+
+def _prior_of(labelled: Labelled | None) -> float | None:
+    """The share of good samples, where enough drawn at random have a label; of several aspects nobody was asked."""
+    if labelled is None or labelled.at_random.sum() < FEWEST_FOR_PRIOR:
+        return None
+    drawn = labelled.keep[labelled.at_random]
+    return (float(drawn.sum()) + 0.5) / (len(drawn) + 1)
 
 
 def _state(columns: Sequence[int], model: LabelModel) -> dict[str, Any]:

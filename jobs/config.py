@@ -16,9 +16,11 @@ from chaffinch.filters.ranges import Share, check_ranges, parse_ranges
 from chaffinch.jobs import kinds
 from chaffinch.jobs.documents import Document, Place, read_document
 from chaffinch.jobs.label_models import make_label_models
+from chaffinch.jobs.labels import read_labels
 from chaffinch.jobs.sections import Sections, train_settings
 from chaffinch.jobs.validation import make, validate
 from chaffinch.pipeline import files
+from chaffinch.pipeline.labels import Labels
 from chaffinch.pipeline.metadata import Metadata
 from chaffinch.pipeline.order import Order
 from chaffinch.pipeline.shards import Shard, find_shards
@@ -40,6 +42,7 @@ class Config:
         blend: a label model over the scores of all filters that is blended with theirs, not fitted; or None.
         shards: the input.
         reference: the reference's shards, or none.
+        labels: what somebody said of single samples; None without a file of them.
         order: which scorer comes after which.
     """
 
@@ -50,6 +53,7 @@ class Config:
     blend: SoftLabelModel | None
     shards: list[Shard]
     reference: list[Shard]
+    labels: Labels | None
     order: Order
 
     @property
@@ -120,8 +124,9 @@ def load_config(path: str, overrides: list[str]) -> Config:
     _check_places(document, sections)
     shards = list_shards(document, ("input",), sections.input)
     reference = [] if sections.reference is None else list_shards(document, ("reference",), sections.reference)
+    labels = None if sections.labels is None else read_labels(sections.labels)
     models, blend = make_label_models(document, sections, filters)
-    config = Config(sections, scorers, filters, models, blend, shards, reference, order)
+    config = Config(sections, scorers, filters, models, blend, shards, reference, labels, order)
     _check_columns(document, config)
     return config
 

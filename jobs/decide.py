@@ -68,6 +68,8 @@ def run_decide(experiment: Experiment) -> dict[str, Any]:
     if before is not None and before != summary["kept"]:
         experiment.console.say(f"kept {summary['kept']} samples; before, it was {before}")
     files.write_bytes(files.join(experiment.output, "summary.json"), (json.dumps(summary, indent=1) + "\n").encode())
+    if config.labels is not None and "labels" in state:
+        _tell_labels(experiment, len(config.labels), state["labels"])
     if frozen is not None:
         _warn_of_drift(experiment, state["filters"])
     check_counts(summary)
@@ -208,6 +210,26 @@ def _read_frozen(experiment: Experiment) -> Fitted | None:
             "settings; give the config it was fitted with"
         )
     return frozen
+
+
+def _tell_labels(experiment: Experiment, given: int, found: Mapping[str, Any]) -> None:
+    """How many labels were of use, what they say of the pool, and how well probabilities fit them."""
+    if found["samples"] < given:
+        experiment.console.warn(
+            f"labels: {given - found['samples']} of {given} are of samples that are not in this pool, were rejected or "
+            "are dropped by a required filter, and tell nothing"
+        )
+    if not found["samples"]:
+        return
+    told = f"labels: {found['samples']} samples"
+    if found["at_random"]:
+        low, high = found["keep_share_interval"]
+        told += (
+            f", {found['at_random']} of them drawn at random: {found['keep_share']:.0%} are good ({low:.0%}-{high:.0%})"
+        )
+    before, after = found["before"], found["after"]
+    told += f"; mean square error of P(keep) {before['brier']:.3f}, {after['brier']:.3f} calibrated by them"
+    experiment.console.say(told if before["auc"] is None else f"{told}; AUC {before['auc']:.3f}")
 
 
 def _warn_of_drift(experiment: Experiment, filters: Mapping[str, Any]) -> None:

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import chaffinch.filters
 from chaffinch.jobs.config import Config
 from chaffinch.jobs.console import Console
@@ -85,6 +87,7 @@ class Experiment:
             probability=keep.probability,
             uncovered=keep.uncovered,
             seed=keep.seed,
+            labels=self.config.labels,
         )
 
     def made_from(self, folders: Sequence[Mapping[str, str]]) -> str:
@@ -100,6 +103,9 @@ class Experiment:
             "shards": [[shard.name, shard.stamp] for side in self.sides for shard in side.shards],
             "fitted": hashlib.sha256(files.read_bytes(self.fitted)).hexdigest() if self.fitted else None,
         }
+        if config.labels is not None:
+            labels = (config.labels.uids, config.labels.keep, config.labels.at_random)
+            content["labels"] = [hashlib.sha256(np.ascontiguousarray(part).tobytes()).hexdigest() for part in labels]
         if any(column.startswith("metadata.") for judge in config.filters.values() for column in judge.reads):
             content["metadata"] = config.metadata.listed(config.shards)
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]

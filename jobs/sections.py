@@ -139,6 +139,7 @@ class Sections(_Section):
     store: str | None = None
     reference: str | list[str] | None = None
     metadata: str = "beside"
+    labels: str | None = None
     scorers: Settings = {}
     filters: Settings = {}
     ensemble: EnsembleSection = EnsembleSection()

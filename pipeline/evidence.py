@@ -1,4 +1,4 @@
-"""What label models learn from, counted: votes, those of the reference, and scores where label models judge by them."""
+"""What label models learn from, counted: votes, the reference's votes, scores if asked for, and labelled samples."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,7 @@ from chaffinch.filters.label_models.evidence import Evidence, SoftVotes, Votes
 from chaffinch.filters.patterns import Patterns
 from chaffinch.pipeline.counts import CountSoft, CountVotes, SoftCounts
 from chaffinch.pipeline.judgement import Judgement, Pool
+from chaffinch.pipeline.labels import CountLabelled, LabelledRows
 from chaffinch.pipeline.lessons import Count
 from chaffinch.pipeline.rows import Part
 
@@ -55,7 +56,12 @@ def gather(
             theirs: SoftCounts = count("Sum up the reference", reference.parts(), _soft(reference, judgement, fitted))
             sample = theirs.sample.soft
         soft = SoftVotes(own.moments, own.sample.soft, sample)
-    return Evidence(_judged(fitted, patterns, counts), trusted, soft)
+    labelled = None
+    if judgement.labels is not None:
+        finding = CountLabelled(pool.source, judgement.filters, fitted, judgement.labels)
+        rows: LabelledRows = count("Find labelled samples", parts, finding)
+        labelled = rows.labelled(judgement.labels)
+    return Evidence(_judged(fitted, patterns, counts), trusted, soft, labelled)
 
 
 def _judged(fitted: Fitted, patterns: np.ndarray, counts: np.ndarray) -> Votes:

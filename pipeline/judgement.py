@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.label_models.label_model import LabelModel
 from chaffinch.filters.label_models.soft_label_model import SoftLabelModel
+from chaffinch.pipeline.labels import Labels
 from chaffinch.pipeline.rows import Part, Source
 from chaffinch.pipeline.shards import Shard
 
@@ -23,6 +24,7 @@ class Judgement:
         probability: keep samples of at least this P(keep).
         uncovered: whether samples on which every filter abstains may be kept.
         seed: of the hash that orders samples when nothing else does.
+        labels: what somebody said of single samples, or None.
     """
 
     filters: Mapping[str, Filter]
@@ -33,6 +35,7 @@ class Judgement:
     probability: float | None = None
     uncovered: bool = False
     seed: int = 0
+    labels: Labels | None = None
 
     @property
     def is_soft(self) -> bool:

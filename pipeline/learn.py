@@ -202,6 +202,8 @@ def learn(
         cut, how = find_cut(count, parts, pool.source, judgement, fitted, patterns, counts)
         fitted = replace(fitted, cut=cut)
         report["order"] = how
+        if evidence.labelled is not None:
+            report["labels"] = fitted.ensemble.against(evidence.labelled)
     return Learned(fitted, repeated or {}, report)
 
 
