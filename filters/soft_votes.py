@@ -71,6 +71,32 @@ class Moments:
         chosen = np.ix_(columns, columns)
         return Moments(self.common[chosen], self.sums[chosen], self.products[chosen])
 
+    def correlation(self, fewest: int) -> np.ndarray:
+        """Correlations of soft votes over the samples that both filters of a pair judge.
+
+        Args:
+            fewest: samples that a pair has to share; with fewer its correlation counts as 0.
+
+        Returns:
+            (m, m) in [-0.999, 0.999], 0 where a filter is constant; unit diagonal.
+        """
+        rows = np.maximum(self.common, 1)
+        mean = self.sums / rows
+        covariance = self.products / rows - mean * mean.T
+        deviation = np.sqrt(np.maximum(covariance.diagonal(), 0.0))
+        scale = np.outer(deviation, deviation)
+        known = (self.common >= fewest) & (scale > 0)
+        found: np.ndarray = np.clip(np.where(known, covariance / np.where(known, scale, 1.0), 0.0), -0.999, 0.999)
+        np.fill_diagonal(found, 1.0)
+        return found
+
+    def same(self) -> np.ndarray:
+        """Which filters have the same soft vote on every sample: (m, m) bool."""
+        squares, judged = self.products.diagonal(), self.common.diagonal()
+        apart = squares[:, None] + squares - 2 * self.products  # the sum of squared differences where both judge
+        same: np.ndarray = (apart == 0) & (self.common == judged) & (self.common == judged[:, None])
+        return same
+
 
 @dataclass
 class SoftSample:

@@ -51,7 +51,7 @@ class Anchored(LabelModel):
 
     A source whose drop votes are more frequent in the reference than in the pool, so that they would raise P(keep), has
     no influence: neither followed nor turned around. Where that is no accident it is named in `turned_`. Nor has a
-    source without a vote in the reference. Exact copies count once.
+    source without a vote in the reference. Exact copies count once; the first speaks for all.
 
     Attributes:
         class_prior: P(keep), fixed; None: estimated.
@@ -65,14 +65,15 @@ class Anchored(LabelModel):
             is far above does not fit this reference.
         likelihood_: (m sources, 2 classes drop and keep, s symbols) P(vote | class); the symbols are drop and keep, and
             with abstain="symbol" the abstain last. With abstains missing: given that the source votes.
-        opinion_correlation_: (m, m) how far sources are one opinion, in [0, 1].
+        excess_correlation_: (m, m) how far sources with influence are one opinion, in [0, 1].
         n_reference_: how many known-good samples there were.
         heard_: (m,) bool, whether a source has influence.
         turned_: (m,) bool, whether drop votes of a source raise P(keep), by three standard errors.
         copy_of_: (m,) for each source the first one with the same votes; itself where there is none before it.
         accuracy_: (m,) expected share of a source's votes on the pool that are right; NaN for a source without votes.
         accuracy_interval_: (m, 2) its 95% interval, by the same bootstrap.
-        weight_: (m,) log odds of the accuracy averaged over classes; 0 for sources without influence.
+        weight_: (m,) log odds of the accuracy averaged over classes, of opinions that several sources share a part; 0
+            for sources without influence.
 
     Source: moments of a two-component mixture with one component known; the bound is that of G. Blanchard, G. Lee,
         C. Scott (2010), Semi-Supervised Novelty Detection, JMLR 11.
@@ -87,7 +88,7 @@ class Anchored(LabelModel):
     class_prior_interval_: np.ndarray = field(init=False, repr=False, compare=False)
     class_prior_bound_: float = field(init=False, repr=False, compare=False)
     likelihood_: np.ndarray = field(init=False, repr=False, compare=False)
-    opinion_correlation_: np.ndarray = field(init=False, repr=False, compare=False)
+    excess_correlation_: np.ndarray = field(init=False, repr=False, compare=False)
     n_reference_: int = field(init=False, repr=False, compare=False)
     heard_: np.ndarray = field(init=False, repr=False, compare=False)
     turned_: np.ndarray = field(init=False, repr=False, compare=False)
@@ -159,10 +160,10 @@ class Anchored(LabelModel):
         shown, expected = Tally.of(*pool, with_abstains), Tally.of(*good, with_abstains)
         usable = self._choose(shown, expected, first)
         self._estimate(pool, good, shown, expected, usable)
-        self.opinion_correlation_ = np.eye(m)
+        self.excess_correlation_ = np.eye(m)
         chosen = np.flatnonzero(self.heard_)
         if len(chosen) > 1:
-            self.opinion_correlation_[np.ix_(chosen, chosen)] = excess_correlation(pool[0][:, chosen], pool[1])
+            self.excess_correlation_[np.ix_(chosen, chosen)] = excess_correlation(pool[0][:, chosen], pool[1])
         self.weight_ = self._weight()
         return self
 
@@ -193,7 +194,7 @@ class Anchored(LabelModel):
         voted = vote_classes(patterns, 2)
         heard = np.flatnonzero(self.heard_)
         speaks = np.ones((len(voted), len(heard)), bool) if self.abstain == "symbol" else voted[:, heard] != 2
-        weights = opinion_weights(self.opinion_correlation_[np.ix_(heard, heard)], speaks)
+        weights = opinion_weights(self.excess_correlation_[np.ix_(heard, heard)], speaks)
         ratios = np.zeros((len(heard), 3))
         likelihood = self.likelihood_.reshape(voted.shape[1], 2, -1)[heard]  # JSON forgets empty axes
         ratios[:, : likelihood.shape[2]] = np.log(likelihood[:, 1]) - np.log(likelihood[:, 0])
@@ -273,8 +274,10 @@ class Anchored(LabelModel):
         votes = self.likelihood_[:, :, :2]
         given = votes / votes.sum(axis=2, keepdims=True)
         balanced = (given[:, 0, 0] + given[:, 1, 1]) / 2
-        shared = opinion_weights(self.opinion_correlation_, np.ones((1, len(balanced)), bool))[0]
-        return np.where(self.heard_, np.log(balanced / (1 - balanced)) * shared, 0.0)
+        shared = opinion_weights(self.excess_correlation_, np.ones((1, len(balanced)), bool))[0]
+        weight = np.where(self.heard_, np.log(balanced / (1 - balanced)) * shared, 0.0)
+        copies = np.bincount(self.copy_of_, minlength=len(weight))
+        return np.asarray((weight / np.maximum(copies, 1))[self.copy_of_])
 
 
 def _accuracy(pool: Tally, keep: np.ndarray, drop: np.ndarray, prior: float) -> np.ndarray:

@@ -11,7 +11,7 @@ from chaffinch.filters.label_models.evidence import Evidence
 from chaffinch.filters.label_models.soft_label_model import SoftLabelModel
 from chaffinch.filters.label_models.triplets import FEWEST_TOGETHER, triplet_loadings
 from chaffinch.filters.label_models.votes import distinct_patterns
-from chaffinch.filters.soft_votes import MISSING, STEPS, Moments
+from chaffinch.filters.soft_votes import MISSING, STEPS
 
 ASSUMED_PRIOR = 0.5
 """What P(keep) is taken to be where nobody says: second moments are the same whatever it is."""
@@ -39,8 +39,8 @@ class Gaussian(SoftLabelModel):
     and sources with g_i <= 0 are left out, and named in `turned_` where that is no accident.
 
     Where a source is missing, the others' blocks of W and d are used, as if scores were missing at random; where all
-    are, P(keep) is the class prior. Exact copies of a source count once. Only sums of soft votes and of their products
-    are used, whole numbers: a fit on shards is equal to the bit to one in memory.
+    are, P(keep) is the class prior. Exact copies of a source count once, and the first speaks for all. Only sums of
+    soft votes and of their products are used, whole numbers: a fit on shards is equal to the bit to one in memory.
 
     Second moments do not depend on the class prior, nor does the order of samples in which nothing is missing: it only
     says how sure to be. Without one it is taken to be 0.5, and `class_prior_interval_` is (0, 1). Soft votes are normal
@@ -57,7 +57,7 @@ class Gaussian(SoftLabelModel):
         turned_: (m,) bool, whether better scores of a source go with what the others find worse.
         copy_of_: (m,) for each source the first one with the same soft votes; itself where there is none before it.
         accuracy_: (m,) P(right) of the source alone, cut where both errors are as frequent; NaN where not known.
-        weight_: (m,) log odds per standard deviation of the source, where none is missing; of copies all but one have 0.
+        weight_: (m,) log odds per standard deviation of the source, where none is missing; equal parts for copies.
 
     Source: C. Shin, W. Li, H. Vishwakarma, N. Roberts, F. Sala (2022), Universalizing Weak Supervision,
         arXiv 2112.03865; the shrinkage is that of J. Schaefer and K. Strimmer (2005), A Shrinkage Approach to
@@ -94,7 +94,7 @@ class Gaussian(SoftLabelModel):
         own = np.maximum(moments.common.diagonal(), 1)
         mean = moments.sums.diagonal() / own
         variance = moments.products.diagonal() / own - mean**2
-        self.copy_of_ = copies(moments)
+        self.copy_of_ = np.asarray(moments.same().argmax(axis=1), np.intp)
         heard = (moments.common.diagonal() >= FEWEST_TOGETHER) & (variance > 0.25)  # constants, but for rounding
         heard &= self.copy_of_ == np.arange(len(own))
         if heard.sum() < 3:
@@ -109,7 +109,8 @@ class Gaussian(SoftLabelModel):
         self.mean_ = mean / STEPS
 
         chosen = np.flatnonzero(heard)
-        correlation, common = correlations(moments.of_columns(chosen.tolist()))
+        among = moments.of_columns(chosen.tolist())
+        correlation, common = among.correlation(FEWEST_TOGETHER), among.common
         loading, known = triplet_loadings(correlation, common)
         deviation = np.sqrt(variance[chosen]) / STEPS
         within = shrink(correlation, common, loading)
@@ -123,9 +124,9 @@ class Gaussian(SoftLabelModel):
         alone = ndtr(loading / np.sqrt(prior * (1 - prior)) / np.sqrt(1 - loading**2) / 2)
         self.accuracy_[chosen] = np.where(known, alone, np.nan)
         self.weight_[chosen] = self._coefficients(heard)[chosen] * deviation
-        first = self.copy_of_
-        self.accuracy_ = self.accuracy_[first]
-        self.turned_ = self.turned_[first]
+        self.weight_ /= np.maximum(np.bincount(self.copy_of_, minlength=len(own)), 1)
+        for learned in (self.accuracy_, self.weight_, self.turned_):
+            learned[:] = learned[self.copy_of_]
         return self
 
     def predict_soft(self, soft: np.ndarray) -> np.ndarray:
@@ -158,42 +159,6 @@ class Gaussian(SoftLabelModel):
             lower = np.linalg.cholesky(self.within_[np.ix_(chosen, chosen)])
             found[chosen] = nnls(lower.T, np.linalg.solve(lower, self.gap_[chosen]))[0]
         return found
-
-
-def copies(moments: Moments) -> np.ndarray:
-    """Finds sources that have the same soft vote on every sample.
-
-    Args:
-        moments: of m sources.
-
-    Returns:
-        (m,) intp: for each the first that is equal to it; itself where there is none before it.
-    """
-    products, common = moments.products, moments.common
-    squares = products.diagonal()
-    apart = squares[:, None] + squares - 2 * products  # sum of squared differences where both are there
-    same = (apart == 0) & (common == common.diagonal()) & (common == common.diagonal()[:, None])
-    return np.asarray(same.argmax(axis=1), np.intp)
-
-
-def correlations(moments: Moments) -> tuple[np.ndarray, np.ndarray]:
-    """Correlations of soft votes over the samples that both sources of a pair judge.
-
-    Args:
-        moments: of m sources that vary.
-
-    Returns:
-        (m, m) in [-1, 1], 0 for pairs that are seldom together; and (m, m) int64 how many samples they share.
-    """
-    common = moments.common
-    rows = np.maximum(common, 1)
-    mean = moments.sums / rows
-    covariance = moments.products / rows - mean * mean.T
-    deviation = np.sqrt(covariance.diagonal())
-    found = np.where(common >= FEWEST_TOGETHER, covariance / np.outer(deviation, deviation), 0.0)
-    found = np.clip(found, -0.999, 0.999)
-    np.fill_diagonal(found, 1.0)
-    return found, common
 
 
 def shrink(correlation: np.ndarray, common: np.ndarray, loading: np.ndarray) -> np.ndarray:
