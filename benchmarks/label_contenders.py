@@ -1,7 +1,6 @@
 """Label models side by side: ours in this process, those of other libraries through their own interpreter."""
 
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,7 +103,7 @@ def as_ours(votes: np.ndarray, classes: int) -> np.ndarray:
 def our_models() -> dict[str, Ours]:
     """Every label model of ours that learns from votes alone, by name."""
     dawid_skene, majority = label_models.DawidSkene, label_models.Majority
-    models = {
+    return {
         "Majority": Ours("majority", lambda k, p: majority(classes=k, class_prior=p)),
         "DawidSkene one_coin": Ours(
             "Dawid-Skene, one coin", lambda k, p: dawid_skene(classes=k, class_prior=p, form="one_coin")
@@ -119,33 +118,32 @@ def our_models() -> dict[str, Ours]:
             "Dawid-Skene, true prior", lambda k, p: dawid_skene(classes=k, class_prior=p), told=True
         ),
     }
-    return models
 
 
-def library_answers(python: str, votes: Mapping[str, Votes], seconds: int) -> dict[str, dict[str, Answer]]:
+def library_answers(
+    python: str, folder: Path, votes: Mapping[str, Votes], seconds: int, names: Sequence[str]
+) -> dict[str, dict[str, Answer]]:
     """Runs the other libraries on several sets.
 
     Args:
         python: an interpreter that has them.
+        folder: keeps what they answered, so that a run that was stopped goes on, and votes are not judged twice.
         votes: by name of the set.
-        seconds: after which a model is given up on a set.
+        seconds: of CPU after which a model is given up on a set.
+        names: of the models to run.
 
     Returns:
         Set -> model -> what it said.
     """
-    names = [name for several in ALGORITHMS.values() for name in several]
-    with tempfile.TemporaryDirectory() as folder:
-        for name, one in votes.items():
-            held_out = {} if one.judged is one.fit else {"judged": one.judged}
-            np.savez(Path(folder, f"{name}.npz"), fit=one.fit, classes=one.classes, prior=one.prior, **held_out)
-        command = [python, "-W", "ignore", str(RUNNER), folder, str(seconds), *names]
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        if done.returncode:
-            raise SystemExit(f"{python} could not run the libraries: {done.stderr[-2000:]}")
-        return {
-            name: {model: _read(Path(folder, f"{name}.answers", f"{index}.npz")) for index, model in enumerate(names)}
-            for name in votes
-        }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, one in votes.items():
+        held_out = {} if one.judged is one.fit else {"judged": one.judged}
+        np.savez(folder / f"{name}.npz", fit=one.fit, classes=one.classes, prior=one.prior, **held_out)
+    command = [python, "-W", "ignore", str(RUNNER), str(folder), str(seconds), *names]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"{python} could not run the libraries: {done.stderr[-2000:]}")
+    return {name: {model: _read(folder / f"{name}.answers" / f"{model}.npz") for model in names} for name in votes}
 
 
 def _read(path: Path) -> Answer:
@@ -158,6 +156,6 @@ def _read(path: Path) -> Answer:
 def library_versions(python: str) -> dict[str, str]:
     """The versions of what the interpreter has."""
     code = "import importlib.metadata as m, sys; print(*(m.version(name) for name in sys.argv[1:]))"
-    names: Sequence[str] = ("snorkel", "crowd-kit", "flyingsquid", "pgmpy", "numpy", "torch")
+    names = ("snorkel", "crowd-kit", "flyingsquid", "pgmpy", "scikit-learn", "numpy", "torch")
     found = subprocess.run([python, "-c", code, *names], capture_output=True, text=True, check=True).stdout.split()
     return dict(zip(names, found, strict=True))

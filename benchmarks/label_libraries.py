@@ -2,13 +2,15 @@
 
     PYTHON benchmarks/label_libraries.py FOLDER SECONDS MODEL [MODEL ...]
 
-Reads FOLDER/*.npz, each with `fit` and `judged` (n samples, m sources) votes (-1 abstain, 0..k-1 classes), `classes` and
-`prior` (k,), and writes FOLDER/<name>.answers/<number>.npz per model: `proba` (n judged, k), `accuracy` (m,), NaN where
-the library does not say, and `seconds` of CPU; or `refused`, with the reason. A model that takes longer than SECONDS is
-given up. Where `judged` is not what was fitted, models that only aggregate what they were fitted on are read as their
-authors define them: Bayes' rule with the error rates they learned (Dawid-Skene), or a fit on both together (GLAD).
+Reads FOLDER/*.npz, each with `fit` and `judged` (n samples, m sources) votes (-1 abstain, 0..k-1 classes), `classes`
+and `prior` (k,), and writes FOLDER/<name>.answers/<model>.npz: `proba` (n judged, k), `accuracy` (m,), NaN where the
+library does not say, and `seconds` of CPU; or `refused`, with the reason. A model that takes more CPU time than SECONDS
+is given up. What is already answered stays.
 
-Needs snorkel==0.10.0, crowd-kit, and flyingsquid with pgmpy==0.1.17, the last series it runs with.
+Where `judged` is not what was fitted, models that only aggregate what they were fitted on are read as their authors
+define them: Bayes' rule with the error rates they learned (Dawid-Skene), or a fit on both together (GLAD).
+
+Needs snorkel==0.10.0, crowd-kit with scikit-learn<1.6, and flyingsquid with pgmpy==0.1.17, the last it runs with.
 """
 
 import signal
@@ -169,7 +171,7 @@ MODELS: dict[str, Callable[[Votes], Answer]] = {
     "flyingsquid mean, true prior": flyingsquid("triplet_mean", True),
     "flyingsquid median, true prior": flyingsquid("triplet_median", True),
 }
-"""Every model by name; all settings are the libraries' defaults but those named. 500 epochs are Snorkel's tutorials'."""
+"""Every model by name; settings are the libraries' defaults but those named. 500 epochs are Snorkel's tutorials'."""
 
 
 def _give_up(signal_number: int, frame: object) -> None:
@@ -178,27 +180,29 @@ def _give_up(signal_number: int, frame: object) -> None:
 
 def main(folder: Path, seconds: int, names: list[str]) -> None:
     """Runs the models on every file of the folder."""
-    signal.signal(signal.SIGALRM, _give_up)
+    signal.signal(signal.SIGPROF, _give_up)
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as file:
             same = "judged" not in file
             votes = Votes(file["fit"], file["fit"] if same else file["judged"], int(file["classes"]), file["prior"])
         into = path.with_suffix(".answers")
         into.mkdir(exist_ok=True)
-        for number, name in enumerate(names):
+        for name in names:
+            if (into / f"{name}.npz").exists():
+                continue
             began = time.process_time()
-            signal.alarm(seconds)
+            signal.setitimer(signal.ITIMER_PROF, seconds)
             try:
                 proba, accuracy = MODELS[name](votes)
             except Exception as reason:  # whatever a library fails with is its answer
-                signal.alarm(0)
-                np.savez(into / f"{number}.npz", refused=f"{type(reason).__name__}: {reason}"[:200])
+                signal.setitimer(signal.ITIMER_PROF, 0)
+                np.savez(into / f"{name}.npz", refused=f"{type(reason).__name__}: {reason}"[:200])
                 continue
-            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             if accuracy is None:
                 accuracy = np.full(votes.fit.shape[1], np.nan)
             took = time.process_time() - began
-            np.savez(into / f"{number}.npz", proba=proba, accuracy=accuracy, seconds=took)
+            np.savez(into / f"{name}.npz", proba=proba, accuracy=accuracy, seconds=took)
 
 
 if __name__ == "__main__":

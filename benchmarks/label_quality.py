@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from label_contenders import ALGORITHMS, Answer, Votes, library_answers, our_models
 from label_matrices import Matrix, read_matrices
 
-PATIENCE = 300
-"""Seconds after which another library's model is given up on one set."""
+PATIENCE = 200
+"""Seconds of CPU after which another library's model is given up on one set."""
 ALLOWED = 0.005
 
 
@@ -65,18 +66,22 @@ def told(answer: Answer, matrix: Matrix) -> dict[str, Any]:
     }
 
 
-def quality(python: str | None) -> dict[str, Any]:
+def quality(python: str | None, work: Path) -> dict[str, Any]:
     """Runs everything on everything.
 
     Args:
         python: an interpreter with the other libraries; None: only ours.
+        work: a folder that keeps what the other libraries answered.
 
     Returns:
         Figures: sets -> size and model -> quality; means; best of ours and theirs by algorithm; where ours fall short.
     """
     matrices = {matrix.name: matrix for matrix in read_matrices()}
     votes = {name: Votes(matrix.classes, matrix.fit, matrix.judged, matrix.prior) for name, matrix in matrices.items()}
-    theirs = library_answers(python, votes, PATIENCE) if python else {name: {} for name in votes}
+    others = [model for several in ALGORITHMS.values() for model in several]
+    theirs = (
+        library_answers(python, work / "quality", votes, PATIENCE, others) if python else {name: {} for name in votes}
+    )
     sets: dict[str, Any] = {}
     for name, matrix in matrices.items():
         models = {model: told(ours.answer(votes[name]), matrix) for model, ours in our_models().items()}
