@@ -19,6 +19,7 @@ _COMMANDS = {
     "decide": "votes, label models, keep or drop; reads score tables, never a pixel",
     "emit": "write the kept samples as shards and as a subset file",
     "report": "one self-contained report.html",
+    "label": "one self-contained label.html: samples to keep or drop by hand, whose answers `labels:` takes",
     "train": "train a CLIP on shards; goes on where it was stopped",
 }
 

@@ -10,6 +10,7 @@ from chaffinch.jobs.decide import run_decide, show
 from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.emit import run_emit
 from chaffinch.jobs.experiment import Experiment
+from chaffinch.jobs.label.command import run_label
 from chaffinch.jobs.report.command import run_report
 from chaffinch.jobs.score import run_score
 from chaffinch.pipeline import files
@@ -21,6 +22,7 @@ _STAGES = {
     "decide": ("decide",),
     "emit": ("emit",),
     "report": ("report",),
+    "label": ("label",),
 }
 
 
@@ -30,7 +32,7 @@ def run_command(
     """Runs one of the commands that take a config.
 
     Args:
-        command: run, score, decide, emit or report.
+        command: run, score, decide, emit, report or label.
         config: the config's path.
         settings: `key=value` settings; for decide and run also `fitted=FILE`.
         console: where messages go.
@@ -50,7 +52,9 @@ def run_command(
         else:
             overrides.append(setting)
     if fitted is not None and command == "score":
-        raise ConfigError("command line: fitted= has no meaning for score; it goes with decide, emit, report and run")
+        raise ConfigError(
+            "command line: fitted= has no meaning for score; it goes with decide, emit, report, label and run"
+        )
     set_up_filesystems(beam_options)
     experiment = Experiment(load_config(config, overrides), console, beam_options, fitted)
     files.remove_leftovers(experiment.output)
@@ -64,8 +68,10 @@ def run_command(
             summary = run_decide(experiment)
         elif stage == "emit":
             run_emit(experiment)
-        else:
+        elif stage == "report":
             run_report(experiment)
+        else:
+            run_label(experiment)
     if emitted is not None and emitted != _made_from(experiment):
         console.say(f"shards and report in {experiment.output} are of an earlier decision: run `chaffinch run`")
     if summary is not None:

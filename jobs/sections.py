@@ -56,6 +56,13 @@ class EmitSection(_Section):
     shuffle_seed: int | None = None
 
 
+class LabelSection(_Section):
+    """`label:` how many samples `chaffinch label` asks about, and by which seed they are drawn and shuffled."""
+
+    samples: Annotated[int, Field(ge=1, le=2000)] = 60
+    seed: int = 0
+
+
 class RunSection(_Section):
     """`run:` where and how; nothing here but batch_size and device changes a number."""
 
@@ -145,5 +152,6 @@ class Sections(_Section):
     ensemble: EnsembleSection = EnsembleSection()
     keep: KeepSection = KeepSection(probability=0.5)
     emit: EmitSection = EmitSection()
+    label: LabelSection = LabelSection()
     run: RunSection = RunSection()
     train: dict[str, Any] | None = None

@@ -18,6 +18,9 @@ from chaffinch.pipeline.probabilities import Probabilities
 from chaffinch.pipeline.repeats import parse_uids
 from chaffinch.pipeline.rows import Part, Rows, Source
 
+BELOW_CUT = "dropped: below the cut"
+"""The reason where nothing but its place in the order kept a sample out."""
+
 TAKEN_DOWN = "dropped: taken down by "
 """How the reason begins where a sample was to be kept and left its place in the output empty."""
 
@@ -122,7 +125,7 @@ class Decide:
         self, rows: Rows, votes: np.ndarray, covered: np.ndarray, placed: np.ndarray, kept: np.ndarray
     ) -> pa.Array:
         fitted = self.fitted
-        words = ["dropped: below the cut", "dropped: every filter abstains"]
+        words = [BELOW_CUT, "dropped: every filter abstains"]
         words += [f"dropped: required filter {name}" for name in fitted.names]
         words += [f"{TAKEN_DOWN}{name}" for name in fitted.names]
         chosen = np.zeros(len(kept), np.int32)  # which of the words
