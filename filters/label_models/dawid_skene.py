@@ -1,11 +1,12 @@
 """Sources with an error rate each, learned from how they agree: expectation maximisation on counted vote patterns."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from chaffinch.filters.label_models.label_model import LabelModel
+from chaffinch.filters.label_models.expectation import expect, majority, maximise
+from chaffinch.filters.label_models.learned import LearnedLabelModel
 from chaffinch.filters.label_models.votes import class_shares, merge_patterns, vote_classes
 
 ASSUMED_ACCURACY = 0.9
@@ -13,19 +14,24 @@ ASSUMED_ACCURACY = 0.9
 
 
 @dataclass(kw_only=True)
-class DawidSkene(LabelModel):
+class DawidSkene(LearnedLabelModel):
     """Dawid and Skene's model: given the true class, sources err independently, each in its own way.
 
     Source j votes v on a sample of class y with probability t[j, y, v]. The fit climbs by expectation maximisation,
     from the majority vote, to a (local) maximum of
 
-        sum over patterns: count * log(sum over y: prior[y] * product over j: t[j, y, vote of j])
+        sum over patterns: count * log(sum over y: prior[y] * product over j: t[j, y, vote of j] ^ w[pattern, j])
         + smoothing / s * sum over j, y, v: log t[j, y, v]
         + smoothing / k * sum over y: log prior[y]        (only where the prior is estimated)
 
     with k classes and s symbols a source can show. It is the most probable model under a Dirichlet(1 + smoothing / s)
     prior for every row t[j, y, :] and a Dirichlet(1 + smoothing / k) for the class prior. Starting from the majority
     is what tells keep from drop: with both swapped throughout, the first sum is the same.
+
+    The exponents w are 1 where no sources are correlated beyond what the class explains, and then the first sum is the
+    likelihood. Otherwise they are `opinion_weights`: sources that are one opinion share its say in that pattern, in
+    the majority from which the climb starts, in every posterior and in every count of votes; a composite likelihood,
+    which the same climb raises. With abstain="symbol" all sources speak in every pattern.
 
     Three kinds of source cannot be learned. One that no other source votes beside has no peers: it is taken to be
     right with probability 0.9 whatever the class, and Bayes' rule does the rest, so that one source alone gives
@@ -35,6 +41,7 @@ class DawidSkene(LabelModel):
     form="one_coin" or abstain="symbol" for those. Two sources alone are fitted, but two can agree for many reasons.
 
     Attributes:
+        correlated: discount: sources that are one opinion share its weight. ignore: all are taken to err independently.
         class_prior: P(keep), fixed; with `classes=k` k shares; None: estimated along with the rest.
         classes: k, at least 2. Two classes are voted -1 (drop) and +1 (keep), more are voted 1..k.
         form: confusion: every source has its own probability of every vote for every class. one_coin: it has one
@@ -55,6 +62,8 @@ class DawidSkene(LabelModel):
         log_likelihood_: the first sum above (nats, 0 or less; higher: the model explains the votes better), without
             the sources that have no influence.
         objective_: all three sums; it never falls from one iteration to the next.
+        excess_correlation_: (m, m) how far two sources are one opinion, in [0, 1]; 1 for copies, and on the diagonal.
+        copy_of_: (m,) the first source with the same votes, which are merged; itself where there is none before it.
         iterations_: steps made after the start from the majority.
         converged_: whether `tolerance` was reached.
 
@@ -63,6 +72,7 @@ class DawidSkene(LabelModel):
     """
 
     needs_peers: ClassVar[bool] = True
+    by_source: ClassVar[tuple[str, ...]] = ("accuracy_", "confusion_")
 
     classes: int = 2
     form: Literal["confusion", "one_coin"] = "confusion"
@@ -100,50 +110,27 @@ class DawidSkene(LabelModel):
             raise ValueError("max_iterations and tolerance must be 0 or more")
         class_shares(self.class_prior, self.classes)
 
-    def fit_patterns(self, patterns: np.ndarray, counts: np.ndarray) -> Self:
-        """Fits the model to counted vote patterns.
-
-        Args:
-            patterns: (p patterns, m sources) rows of votes, in any order; a row may come more than once.
-            counts: (p,) how many samples show each pattern.
-
-        Returns:
-            The model itself.
-
-        Raises:
-            ValueError: votes are no votes, or counts no counts.
-        """
-        patterns, counts = merge_patterns(patterns, counts)
+    def _fit(self, patterns: np.ndarray, counts: np.ndarray) -> None:
+        """Climbs, and says what sources are worth."""
         voted = vote_classes(patterns, self.classes)  # (p, m), k for abstains
         learned, assumed = self._roles(voted)
         self.confusion_ = self._uninformative(voted, counts)
         self.confusion_[assumed] = self._assumed(voted[:, assumed], counts)
 
         heard = learned | assumed
-        heard_patterns, heard_counts = merge_patterns(patterns[:, heard], counts)
+        heard_patterns, heard_counts = merge_patterns(np.where(heard, patterns, 0), counts)
         if self.abstain == "missing":  # rows without a vote are as probable under any model
             votes_cast = heard_patterns.any(axis=1)
             heard_patterns, heard_counts = heard_patterns[votes_cast], heard_counts[votes_cast]
-        prior = self._climb(heard_patterns, heard_counts, heard, learned[heard])
+        prior = self._climb(heard_patterns, heard_counts, heard, learned)
 
         self.class_prior_ = float(prior[1]) if self.classes == 2 else prior
         self.accuracy_ = self._accuracy(patterns, voted, counts)
         self.accuracy_[assumed] = ASSUMED_ACCURACY
         self.weight_ = self._weight()
-        return self
 
-    def predict_patterns(self, patterns: np.ndarray) -> np.ndarray:
-        """Bayes' rule; patterns that the fit has not seen are no different.
-
-        Args:
-            patterns: (p patterns, m sources) votes.
-
-        Returns:
-            (p,) float64 P(keep); with `classes=k`, (p, k). A row of abstains has the class prior.
-
-        Raises:
-            ValueError: votes are no votes.
-        """
+    def _predict(self, patterns: np.ndarray) -> np.ndarray:
+        """Bayes' rule; patterns that the fit has not seen are no different."""
         posterior = self._posterior(patterns)
         return posterior[1] if self.classes == 2 else posterior.T
 
@@ -153,8 +140,15 @@ class DawidSkene(LabelModel):
         prior = self._prior()
         confusion = self.confusion_.reshape(voted.shape[1], self.classes, self._symbols)  # JSON forgets empty axes
         informs = (confusion != confusion[:, :1]).any(axis=(1, 2))
-        posterior, _ = expect(np.log(prior), confusion[informs], np.ascontiguousarray(voted[:, informs].T))
+        posterior, _ = expect(
+            np.log(prior), confusion[informs], np.ascontiguousarray(voted[:, informs].T), self._shares(voted, informs)
+        )
         return np.where((voted == self.classes).all(axis=1), prior[:, None], posterior)
+
+    def _shares(self, voted: np.ndarray, chosen: np.ndarray) -> np.ndarray | None:
+        """(c chosen sources, p) how much each counts; None where all count in full. A symbol is a vote."""
+        shares = self.shares((voted != self.classes) | (self.abstain == "symbol"))
+        return None if shares is None else np.ascontiguousarray(shares[:, chosen].T)
 
     def _prior(self) -> np.ndarray:
         """(k,) the class prior in force."""
@@ -203,7 +197,9 @@ class DawidSkene(LabelModel):
 
     def _climb(self, patterns: np.ndarray, counts: np.ndarray, heard: np.ndarray, learned: np.ndarray) -> np.ndarray:
         """Climbs to the maximum over the heard sources; sets what was learned and returns the (k,) class prior."""
-        voted = np.ascontiguousarray(vote_classes(patterns, self.classes).T)  # (h heard sources, p)
+        voted = vote_classes(patterns, self.classes)
+        shares = self._shares(voted, heard)
+        voted = np.ascontiguousarray(voted[:, heard].T)  # (h heard sources, p)
         weights = counts.astype(np.float64)
         confusion = self.confusion_[heard]
         prior = class_shares(self.class_prior, self.classes)
@@ -212,14 +208,18 @@ class DawidSkene(LabelModel):
         if not len(weights) or not len(voted):
             return prior
 
-        posterior = majority(voted, prior)  # (k, p)
+        learned = learned[heard]
+        learned_shares = None if shares is None else shares[learned]
+        posterior = majority(voted, prior, shares)  # (k, p)
         enough = self.tolerance * weights.sum()
         for step in range(self.max_iterations + 1):
             if self.class_prior is None:
                 mass = (posterior * weights).sum(axis=1) + self.smoothing / self.classes
                 prior = mass / mass.sum()
-            confusion[learned] = self._maximise(voted[learned], posterior * weights)
-            posterior, log_likelihoods = expect(np.log(prior), confusion, voted)
+            confusion[learned] = maximise(
+                voted[learned], posterior * weights, learned_shares, self._symbols, self.smoothing, self.form
+            )
+            posterior, log_likelihoods = expect(np.log(prior), confusion, voted, shares)
             log_likelihood = float((weights * log_likelihoods).sum())
             objective = log_likelihood + self.smoothing / self._symbols * float(np.log(confusion[learned]).sum())
             if self.class_prior is None:
@@ -230,32 +230,6 @@ class DawidSkene(LabelModel):
                 break
         self.confusion_[heard] = confusion
         return prior
-
-    def _maximise(self, voted: np.ndarray, mass: np.ndarray) -> np.ndarray:
-        """The most probable confusion given how much of each pattern is of which class.
-
-        Args:
-            voted: (l sources, p patterns) class voted for, k for abstains.
-            mass: (k, p) samples of each class with that pattern.
-
-        Returns:
-            (l, k, s) probabilities of every symbol given the class.
-        """
-        k = self.classes
-        seen = [[np.bincount(row, weights=share, minlength=k + 1) for share in mass] for row in voted]
-        shown = np.reshape(seen, (len(voted), k, k + 1))[:, :, : self._symbols] + self.smoothing / self._symbols
-        rows: np.ndarray = shown / shown.sum(axis=2, keepdims=True)
-        if self.form == "confusion":
-            return rows
-        votes = shown[:, :, :k]
-        diagonal = np.eye(k, dtype=bool)
-        right = votes[:, diagonal].sum(axis=1)
-        wrong = votes[:, ~diagonal].sum(axis=1)  # not 1 - right, which rounds to 0 before the log
-        coin: np.ndarray = np.where(diagonal, right[:, None, None], wrong[:, None, None] / (k - 1))
-        coin /= (right + wrong)[:, None, None]
-        if self.abstain == "missing":
-            return coin
-        return np.concatenate([coin * rows[:, :, :k].sum(axis=2, keepdims=True), rows[:, :, k:]], axis=2)
 
     def _accuracy(self, patterns: np.ndarray, voted: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """(m,) the expected share of right votes; NaN without votes."""
@@ -273,46 +247,3 @@ class DawidSkene(LabelModel):
         balanced = np.clip(np.einsum("jyy->j", given) / k, 1e-12, 1.0 - 1e-12)  # finite, also with hardly any smoothing
         weight: np.ndarray = np.maximum(0.0, np.log((k - 1) * balanced / (1.0 - balanced)))
         return weight
-
-
-def majority(voted: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Where the climb starts: the shares of the votes.
-
-    Args:
-        voted: (m sources, p patterns) class voted for, k for abstains.
-        prior: (k,) what patterns without a vote get.
-
-    Returns:
-        (k, p) shares, summing to 1 over classes.
-    """
-    ballots = np.stack([(voted == number).sum(axis=0) for number in range(len(prior))]).astype(np.float64)
-    cast = ballots.sum(axis=0)
-    return np.where(cast > 0, ballots / np.maximum(cast, 1), prior[:, None])
-
-
-def expect(log_prior: np.ndarray, confusion: np.ndarray, voted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The posterior of every pattern, in log space, one source after the other.
-
-    Not a matrix product: that would be no faster here, and sums in an order that depends on the number of patterns.
-
-    Args:
-        log_prior: (k,) in nats.
-        confusion: (m sources, k classes, s symbols) probabilities; without a symbol for them abstains say nothing.
-        voted: (m, p patterns) class voted for, k for abstains.
-
-    Returns:
-        (k, p) P(class given the votes), and (p,) log P(votes) in nats.
-    """
-    classes = len(log_prior)
-    table = np.zeros((len(confusion), classes, classes + 1))
-    table[:, :, : confusion.shape[2]] = np.log(confusion)
-    joint = np.repeat(log_prior[:, None], voted.shape[1], axis=1)
-    for row, votes in zip(table, voted, strict=True):
-        for number in range(classes):
-            joint[number] += row[number].take(votes)
-    top = joint.max(axis=0)
-    joint -= top
-    np.exp(joint, out=joint)
-    total = joint.sum(axis=0)
-    joint /= total
-    return joint, top + np.log(total)

@@ -7,6 +7,8 @@ from chaffinch.filters.label_models.votes import merge_patterns, vote_classes
 
 FALSE_FINDS = 0.01
 """Expected share of the pairs found that are false, however tests depend on each other (Benjamini and Yekutieli)."""
+MISFIT = 0.2
+"""Chance of looking for pairs at all where one common cause explains every one of them (Simes)."""
 FEWEST_EXPECTED = 5.0
 """Samples that each cell of a pair's 2 x 2 table has to expect, were the pair independent, before it is tested."""
 FEWEST_COMMON = 4 * FEWEST_EXPECTED
@@ -41,13 +43,14 @@ def excess_correlation(patterns: np.ndarray, counts: np.ndarray, classes: int = 
     all pairs by weighted least squares, and the excess of a pair is what is left, given the class: its partial
     correlation (r[i, j] - l[i] l[j]) / sqrt((1 - l[i]^2) (1 - l[j]^2)).
 
-    The fit begins as if all correlation were dependence: a pair counts for the less the more it correlates, and
-    sources that correlate share one vote (`opinion_weights`). So ten near copies start as one opinion, and do not make
-    their own consensus the common cause, beside which honest sources would seem to conspire. Honest pairs satisfy the
-    equation whatever the weights: as the fit proceeds, their excess falls to nothing, and they count in full. When
-    that has come to rest, pairs are tested: the residual against its sampling error, which includes that of l. The
-    level is set so that of the pairs found one in a hundred is false (Benjamini and Yekutieli); those found leave the
-    fit, and test and fit are repeated until the same pairs are found again.
+    Where one common cause explains all pairs, that is the end: nothing is shown. Otherwise the fit is done again, and
+    begins as if all correlation were dependence: a pair counts for the less the more it correlates, and sources that
+    correlate share one vote (`opinion_weights`). So ten near copies start as one opinion, and do not make their own
+    consensus the common cause, beside which honest sources would seem to conspire. Honest pairs satisfy the equation
+    whatever the weights: as the fit proceeds, their excess falls to nothing, and they count in full. When that has come
+    to rest, pairs are tested: the residual against its sampling error, which includes that of l. Of the pairs found, at
+    most one in a hundred is expected to be false (Benjamini and Yekutieli). Those found leave the fit, and test and fit
+    are repeated until the same pairs are found again.
 
     It assumes that where a source votes says nothing about the class, that sources which are no copies have the class
     as their only common cause, and at least three independent opinions. With two opinions or fewer any of them could
@@ -66,7 +69,7 @@ def excess_correlation(patterns: np.ndarray, counts: np.ndarray, classes: int = 
 
     Returns:
         (m, m) float64, symmetric, in [0, 1]: 1 on the diagonal and for exact copies, 0 where nothing is shown; never
-        shown for pairs that vote on fewer than 20 samples together. A source that echoes another's opposite is as
+        shown for pairs that vote on fewer than 20 samples together, and at most the correlation itself. A source that echoes another's opposite is as
         redundant as one that echoes it, and has the same excess.
 
     Raises:
@@ -88,9 +91,9 @@ def excess_correlation(patterns: np.ndarray, counts: np.ndarray, classes: int = 
         finds = np.zeros((len(kept), len(kept)), dtype=np.int64)
         for number in range(classes):
             signs = np.where(voted == classes, 0, np.where(voted == number, 1, -1)).astype(np.int8)
-            excess, tested = _excess(signs[:, kept], counts)
-            total += excess
-            finds += excess > 0
+            of_class, tested = _excess(signs[:, kept], counts)
+            total += of_class
+            finds += of_class > 0
             tests += tested
         found[between] = np.where(2 * finds > tests, total / np.maximum(finds, 1), 0)
     excess: np.ndarray = np.round(found[np.ix_(copies, copies)], _DECIMALS)
@@ -110,16 +113,28 @@ def _excess(signs: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarr
     between = np.ix_(known, known)
     pairs, usable, signs = pairs.among(known), usable[between], signs[:, known]
 
+    weight = np.where(usable, pairs.common, 0)
+    found = loadings(pairs.correlation, weight)
+    variance = np.where(usable, residual_variance(signs, counts, pairs, weight, found), np.inf)
+    testable, chance = _chances(pairs, found, variance)
+    tested[between] = testable
+    if not _passing(chance, MISFIT).any():
+        return excess, tested
+
     found, shown = _robust_loadings(pairs, usable)
     for _ in range(_ROUNDS):
         redundant = np.where(usable, _redundant(pairs, found), 0)
         share = _shares(np.where(shown, redundant, 0))
         weight = np.where(usable & ~shown, pairs.common * share, 0)
         found = loadings(pairs.correlation, weight, found)
-        variance = residual_variance(signs, counts, pairs, weight, found)
-        testable, significant = _significant(pairs, found, np.where(usable, variance, np.inf))
+        variance = np.where(usable, residual_variance(signs, counts, pairs, weight, found), np.inf)
+        testable, chance = _chances(pairs, found, variance)
+        # Benjamini and Yekutieli: Simes' levels, divided by 1 + 1/2 + ... + 1/tests.
+        level = FALSE_FINDS / (1 / np.arange(1, max(len(chance), 1) + 1)).sum()
         redundant = _redundant(pairs, found)
-        before, shown = shown, significant & (redundant > 0)
+        before, shown = shown, np.zeros(usable.shape, dtype=bool)
+        shown[np.triu(testable, 1)] = _passing(chance, level)
+        shown = (shown | shown.T) & (redundant > 0)
         if (before == shown).all():
             break
     else:
@@ -155,30 +170,38 @@ def _shares(excess: np.ndarray) -> np.ndarray:
 
 
 def _redundant(pairs: PairMoments, found: np.ndarray) -> np.ndarray:
-    """(m, m) the partial correlation where it adds to what is explained, else 0: to err apart is no redundancy."""
-    left = pairs.correlation - np.outer(found, found)
+    """(m, m) the partial correlation where it adds to what is explained, else 0: to err apart is no redundancy.
+
+    It adds where it is positive once both sources are turned to agree with the class; and where both are positively
+    correlated to begin with, since the loadings of sources that know little have no sign to speak of. It counts at most
+    as the correlation itself, which it could only exceed for sources that know very different amounts.
+    """
+    explained = np.outer(found, found)
+    left = pairs.correlation - explained
     partial = np.abs(left) / np.sqrt(np.outer(1 - found**2, 1 - found**2))
-    redundant = np.where(left * pairs.correlation > 0, np.minimum(partial, LARGEST), 0)
+    adds = (left * np.sign(explained) > 0) | ((left > 0) & (pairs.correlation > 0))
+    redundant = np.where(adds, np.minimum(np.minimum(partial, np.abs(pairs.correlation)), LARGEST), 0)
     np.fill_diagonal(redundant, 0)
     return redundant
 
 
-def _significant(pairs: PairMoments, found: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which pairs can be tested, and which of them are more than chance: two (m, m) bools."""
+def _chances(pairs: PairMoments, found: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which pairs can be tested, (m, m) bool; and for those above the diagonal, (t,), how likely chance gets as far."""
     from scipy.special import ndtr
 
     explained = np.outer(found, found)
     # The variance that is observed vanishes where two sources never differ; that of independent ones does not.
     variance = np.maximum(variance, (1 - explained**2) / np.maximum(pairs.common, 1))
-    upper = np.triu(np.ones(variance.shape, dtype=bool), 1)
-    tested = upper & (pairs.fewest_expected(explained) >= FEWEST_EXPECTED) & np.isfinite(variance)
-    chance = 2 * ndtr(-np.abs(pairs.correlation - explained)[tested] / np.sqrt(variance[tested]))
+    testable = (pairs.fewest_expected(explained) >= FEWEST_EXPECTED) & np.isfinite(variance)
+    tests = np.triu(testable, 1)
+    return testable, 2 * ndtr(-np.abs(pairs.correlation - explained)[tests] / np.sqrt(variance[tests]))
+
+
+def _passing(chance: np.ndarray, level: float) -> np.ndarray:
+    """(t,) which of t tests pass by R. J. Simes' rule: the k-th smallest of chances may be k / t times the level."""
     rank = np.arange(1, len(chance) + 1)
-    passed = np.sort(chance) <= rank * FALSE_FINDS / (len(chance) * (1 / rank).sum())
-    found_pairs = np.zeros(variance.shape, dtype=bool)
-    if passed.any():
-        found_pairs[tested] = chance <= np.sort(chance)[passed][-1]
-    return tested | tested.T, found_pairs | found_pairs.T
+    within = np.flatnonzero(np.sort(chance) <= rank * level / len(chance))
+    return chance <= np.sort(chance)[within[-1]] if len(within) else np.zeros(len(chance), dtype=bool)
 
 
 def opinion_weights(correlation: np.ndarray, voting: np.ndarray) -> np.ndarray:

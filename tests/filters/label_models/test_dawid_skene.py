@@ -321,10 +321,10 @@ def test_a_row_of_abstains_has_exactly_the_prior_beside_others_too(form):
 
 @each_form
 def test_patterns_that_the_fit_has_not_seen_are_judged_like_others(form):
-    votes, _ = planted(400, ACCURACIES[:4], [1.0] * 4, 0.5)
-    seen = (votes != -1).any(axis=1) & (votes != 1).any(axis=1)  # never all of one mind
+    votes, _ = planted(600, ACCURACIES[:4], [0.7] * 4, 0.5)
+    seen = (votes == 0).any(axis=1)  # never all four
     model = DawidSkene(class_prior=0.5, **form).fit(votes[seen])
-    unseen = np.array(list(itertools.product([-1, 0, 1], repeat=4)))
+    unseen = np.array(list(itertools.product([-1, 1], repeat=4)))
     probability = model.predict_proba(unseen)
     assert np.isfinite(probability).all()
     assert probability[-1] > 0.9  # all keep
@@ -341,10 +341,20 @@ def test_sources_worse_than_chance_are_turned_around_not_followed():
     assert right > ((others.predict_proba(votes[:, :4]) > 0.5) == (truth > 0)).mean()
 
 
+def test_sources_that_never_differ_are_one():
+    votes = np.repeat([[1, 1, 1], [-1, -1, -1]], 50, axis=0)
+    model = DawidSkene(class_prior=0.5).fit(votes)
+    np.testing.assert_allclose(model.predict_proba([[1, 1, 1], [-1, -1, -1], [1, 0, 1]]), [0.9, 0.1, 0.9])
+    assert model.predict_proba([[1, -1, 1]])[0] == 0.5  # they contradict each other: nobody has said anything
+    np.testing.assert_allclose(model.weight_, np.log(9) / 3)
+    assert model.copy_of_.tolist() == [0, 0, 0]
+    assert (model.excess_correlation_ == 1).all()
+
+
 def test_unanimous_sources_stay_finite():
     votes = np.repeat([[1, 1, 1], [-1, -1, -1]], 50, axis=0)
     for smoothing in (1.0, 1e-9, 1e-300):
-        model = DawidSkene(smoothing=smoothing).fit(votes)
+        model = DawidSkene(smoothing=smoothing, correlated="ignore").fit(votes)
         probability = model.predict_proba(np.array([[1, 1, 1], [-1, -1, -1], [1, -1, 1]]))
         assert np.isfinite(probability).all()
         assert probability[0] > 0.99
