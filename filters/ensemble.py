@@ -1,4 +1,4 @@
-"""The ensemble: a label model inside each aspect, P(keep) as their product, and what each filter contributes."""
+"""The ensemble: a label model inside each aspect, and P(keep) as their product."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -220,34 +220,3 @@ def _blend(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     total = yes + no
     blended: np.ndarray = np.where(total > 0, yes / np.where(total > 0, total, 1.0), np.minimum(one, other))
     return blended
-
-
-def diagnose(patterns: np.ndarray, counts: np.ndarray) -> list[dict[str, float]]:
-    """What each filter contributes, from counted votes.
-
-    Args:
-        patterns: (p patterns, m filters) int8 votes of all filters, vetoes included.
-        counts: (p,) how many samples show each.
-
-    Returns:
-        For each filter, as shares of the samples in [0, 1]: keep, drop and coverage (it votes), overlap (it and
-        another vote), conflict (another votes the opposite); and only_drop, how many samples it alone votes to drop.
-    """
-    total = max(int(counts.sum()), 1)
-    votes, drops = patterns != 0, (patterns == -1).sum(axis=1)
-    voters = votes.sum(axis=1)
-    found = []
-    for column in patterns.T:
-        covered = column != 0
-        opposed = ((patterns == -column[:, None]) & votes).any(axis=1) & covered
-        found.append(
-            {
-                "keep": int(counts[column == 1].sum()) / total,
-                "drop": int(counts[column == -1].sum()) / total,
-                "coverage": int(counts[covered].sum()) / total,
-                "overlap": int(counts[covered & (voters > 1)].sum()) / total,
-                "conflict": int(counts[opposed].sum()) / total,
-                "only_drop": int(counts[(column == -1) & (drops == 1)].sum()),
-            }
-        )
-    return found

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from chaffinch.filters.cut import Cut
-from chaffinch.filters.ensemble import Ensemble, diagnose
+from chaffinch.filters.diagnosis.diagnosis import describe_filters, diagnose
+from chaffinch.filters.diagnosis.keeping import KeepRule
+from chaffinch.filters.ensemble import Ensemble
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.fitted import Fitted
 from chaffinch.filters.label_models.evidence import Evidence
@@ -195,13 +197,14 @@ def learn(
     if frozen is None:
         evidence = gather(count, pool, parts, reference, judgement, fitted, patterns, counts)
         fitted = replace(fitted, ensemble=_fit_ensemble(judgement, fitted, evidence))
-    report: dict[str, Any] = {"filters": _report_filters(fitted, patterns, counts), "usable": int(counts.sum())}
+    report: dict[str, Any] = {"filters": describe_filters(fitted, patterns, counts), "usable": int(counts.sum())}
     if frozen is None:
         for name in fitted.learned:
             report["filters"][name] |= filters[name].report()
         cut, how = find_cut(count, parts, pool.source, judgement, fitted, patterns, counts)
         fitted = replace(fitted, cut=cut)
         report["order"] = how
+        report["diagnosis"] = _diagnose(judgement, fitted, evidence, patterns, counts, report["filters"])
         if evidence.labelled is not None:
             report["labels"] = fitted.ensemble.against(evidence.labelled)
     return Learned(fitted, repeated or {}, report)
@@ -252,14 +255,18 @@ def _fit_ensemble(judgement: Judgement, fitted: Fitted, evidence: Evidence) -> E
         raise LabelModelError(str(error)) from error
 
 
-def _report_filters(fitted: Fitted, patterns: np.ndarray, counts: np.ndarray) -> dict[str, dict[str, float | None]]:
-    found = dict(zip(fitted.names, diagnose(patterns, counts), strict=True))
-    weights = fitted.ensemble.weights(len(fitted.names))
-    accuracies = fitted.ensemble.accuracies(len(fitted.names))
-    for index in fitted.judges:
-        known = None if np.isnan(accuracies[index]) else float(accuracies[index])
-        found[fitted.names[index]] |= {"accuracy": known, "weight": float(weights[index])}  # type: ignore[dict-item]
-    for name in fitted.learned:
-        judged = found[name]["keep"] + found[name]["drop"]
-        found[name]["retained"] = found[name]["keep"] / judged if judged else None  # type: ignore[assignment]
-    return found  # type: ignore[return-value]
+def _diagnose(
+    judgement: Judgement,
+    fitted: Fitted,
+    evidence: Evidence,
+    patterns: np.ndarray,
+    counts: np.ndarray,
+    filters: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """What the votes tell of the ensemble; what belongs to a filter is added to its description."""
+    usable = int(counts.sum())
+    share = judgement.wanted(usable) / max(usable, 1) if judgement.orders else None
+    added, diagnosis = diagnose(fitted, evidence, patterns, counts, KeepRule(share, judgement.probability or 0.0))
+    for name, found in added.items():
+        filters[name] |= found
+    return diagnosis

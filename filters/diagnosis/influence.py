@@ -120,6 +120,8 @@ def _decide(
     for factor in factors.values():
         product = product * factor
     probability = product.astype(np.float32)
+    if fitted.ensemble.calibration is not None:
+        probability = fitted.ensemble.calibration.apply(probability)
     votes = pool.patterns
     if without is not None:
         votes = votes.copy()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from chaffinch.filters.cut import Cut
-from chaffinch.filters.ensemble import Ensemble, diagnose
+from chaffinch.filters.ensemble import Ensemble
 from chaffinch.filters.fitted import Fitted
 from chaffinch.filters.label_models import All, Alone, DawidSkene, Majority, Nothing
 from chaffinch.filters.label_models.evidence import Evidence, Votes
@@ -65,23 +65,6 @@ def test_a_sample_alone_has_the_probability_it_has_in_the_pool():
     alone = np.concatenate([ensemble.by_votes(row[None]) for row in votes])
     np.testing.assert_array_equal(together, alone)
     assert ensemble.by_votes(votes[:0]).shape == (0,)
-
-
-def test_diagnosis_against_plain_loops():
-    votes = np.array([[1, 1, 0], [1, -1, 0], [-1, 0, 0], [-1, -1, 1], [0, 0, 0], [-1, 0, 0]], np.int8)
-    found = diagnose(*count_patterns(votes))
-    for column, one in enumerate(found):
-        others = [other for other in range(3) if other != column]
-        mine = votes[:, column]
-        assert one["keep"] == pytest.approx(sum(v == 1 for v in mine) / 6)
-        assert one["drop"] == pytest.approx(sum(v == -1 for v in mine) / 6)
-        assert one["coverage"] == pytest.approx(sum(v != 0 for v in mine) / 6)
-        overlap = sum(row[column] != 0 and any(row[o] != 0 for o in others) for row in votes)
-        conflict = sum(row[column] != 0 and any(row[o] == -row[column] for o in others) for row in votes)
-        only = sum(row[column] == -1 and all(row[o] != -1 for o in others) for row in votes)
-        assert one["overlap"] == pytest.approx(overlap / 6)
-        assert one["conflict"] == pytest.approx(conflict / 6)
-        assert one["only_drop"] == only
 
 
 def test_a_filter_alone_is_taken_at_its_word():
