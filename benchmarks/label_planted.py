@@ -9,6 +9,8 @@ import numpy as np
 from label_contenders import ALGORITHMS, Answer, Votes, library_answers, our_models
 
 SAMPLES = 10_000
+JUDGED = 2_000
+"""So many of the samples are judged: FlyingSquid goes through them one by one."""
 PATIENCE = 120
 """Seconds of CPU after which another library's model is given up on one draw."""
 LEAST = 1e-6
@@ -67,8 +69,8 @@ class Drawn:
 
     Attributes:
         votes: (n, m) int8: -1 abstain, 0 drop, 1 keep.
-        truth: (n,) 0 or 1.
-        exact: (n,) P(keep) under the model that made the votes.
+        truth: (q,) 0 or 1, of the first q = `JUDGED`.
+        exact: (q,) P(keep) under the model that made the votes.
         accuracy: (m,) P(a vote is right) under it.
     """
 
@@ -106,11 +108,11 @@ def draw(case: Case, seed: int) -> Drawn:
             likely = alone + case.repeat * (symbols == followed)[:, None]
         shown[:, source] = symbols
         joint += np.log(likely)
-    odds = joint[:, 1] - joint[:, 0]
+    exact = 1 / (1 + np.exp(joint[:JUDGED, 0] - joint[:JUDGED, 1]))
     shares = np.array([1 - case.prior, case.prior])
     right = tables[:, 0, 0] * shares[0] + tables[:, 1, 1] * shares[1]
     accuracy = right / (tables[:, :, :2].sum(axis=2) @ shares)
-    return Drawn(np.array([0, 1, -1], np.int8)[shown], truth, 1 / (1 + np.exp(-odds)), accuracy)
+    return Drawn(np.array([0, 1, -1], np.int8)[shown], truth[:JUDGED], exact, accuracy)
 
 
 def errors(answer: Answer, drawn: Drawn) -> dict[str, float] | None:
@@ -156,7 +158,7 @@ def planted(python: str | None, work: Path, seeds: Sequence[int]) -> dict[str, A
         for seed in seeds:
             one = drawn[number, seed] = draw(case, seed)
             prior = np.array([1 - case.prior, case.prior])
-            votes[f"{number}-{seed}"] = Votes(2, one.votes, one.votes, prior)
+            votes[f"{number}-{seed}"] = Votes(2, one.votes, one.votes[:JUDGED], prior)
     theirs = {}
     if python:
         theirs = library_answers(python, work / "planted", votes, PATIENCE, tuple(theirs_of))

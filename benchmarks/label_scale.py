@@ -20,7 +20,7 @@ OURS, SNORKEL = (Path(__file__).with_name(f"label_scale_{name}.py") for name in 
 
 
 def draw(path: Path, rows: int, seed: int = 0) -> None:
-    """Writes votes, unless they are there: accuracies of .55 to .9 and coverages of .1 to 1, in an order of the seed."""
+    """Writes votes, unless they are there: accuracies .55 to .9 and coverages .1 to 1, in an order of the seed."""
     if path.exists() and path.stat().st_size == rows * SOURCES:
         return
     generator = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Fits one label model of ours to a file of votes and writes P(keep) of every row, chunk by chunk.
+"""Fits one label model of ours to a file of votes and writes P(keep) of every row, looked up chunk by chunk.
 
     python benchmarks/label_scale_ours.py VOTES POSTERIOR MODEL
 
@@ -15,9 +15,8 @@ import numpy as np
 from label_contenders import our_models
 from label_scale import CHUNK, PRIOR, SOURCES
 
-from chaffinch.filters.ensemble import Ensemble
+from chaffinch.filters.label_models.votes import as_digits
 from chaffinch.filters.patterns import Patterns
-from chaffinch.pipeline.probabilities import Probabilities
 
 
 def chunks(path: Path) -> Iterator[np.ndarray]:
@@ -25,6 +24,11 @@ def chunks(path: Path) -> Iterator[np.ndarray]:
     with path.open("rb") as file:
         while len(part := np.fromfile(file, np.int8, CHUNK * SOURCES)):
             yield part.reshape(-1, SOURCES)
+
+
+def codes(votes: np.ndarray) -> np.ndarray:
+    """(n,) int32 names of rows of votes."""
+    return as_digits(votes, -1, 3, np.dtype(np.int32))
 
 
 def main(votes: Path, posterior: Path, name: str) -> None:
@@ -46,10 +50,11 @@ def main(votes: Path, posterior: Path, name: str) -> None:
     ours = our_models()[name]
     model = ours.make(2, PRIOR if ours.told else None).fit_patterns(rows, counts)
     stage("fit")
-    known = Probabilities(Ensemble({"all": (tuple(range(SOURCES)), model)}), SOURCES)
+    known = np.full(3**SOURCES, np.nan, np.float32)
+    known[codes(rows)] = model.predict_patterns(rows)
     with posterior.open("wb") as file:
         for part in chunks(votes):
-            known.of(part).tofile(file)
+            known[codes(part)].tofile(file)
     stage("posterior")
     print(json.dumps(stages | {"patterns": len(rows)}))
 
