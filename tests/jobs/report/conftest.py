@@ -1,8 +1,7 @@
-"""A small decided pool with its report, and a reader of report.html."""
+"""A small decided pool with its report."""
 
 import json
-from dataclasses import dataclass, field
-from html.parser import HTMLParser
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -46,8 +45,6 @@ keep: {{probability: 0}}
 run: {{max_rejected: 1}}
 """
 
-_VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
-
 
 @dataclass(frozen=True)
 class Decided:
@@ -72,67 +69,11 @@ class Decided:
         return json.loads((self.output / "summary.json").read_text())
 
 
-@dataclass
-class Element:
-    tag: str
-    attributes: dict
-    text: str = ""
-    children: list = field(default_factory=list)
-
-    def find(self, tag="", name=""):
-        """Elements below of this tag and class, in order."""
-        found = []
-        for child in self.children:
-            if (not tag or child.tag == tag) and (not name or name in (child.attributes.get("class") or "").split()):
-                found.append(child)
-            found += child.find(tag, name)
-        return found
-
-    @property
-    def words(self):
-        """All text below, spaces made one."""
-        return " ".join(" ".join([self.text, *(child.words for child in self.children)]).split())
-
-
-class _Tree(HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.root = Element("", {})
-        self._open = [self.root]
-
-    def handle_starttag(self, tag, attrs):
-        element = Element(tag, dict(attrs))
-        self._open[-1].children.append(element)
-        if tag not in _VOID:
-            self._open.append(element)
-
-    def handle_endtag(self, tag):
-        assert self._open[-1].tag == tag, f"</{tag}> ends <{self._open[-1].tag}>"
-        self._open.pop()
-
-    def handle_data(self, data):
-        self._open[-1].text += data + " "
-
-
-def _parse(page):
-    tree = _Tree()
-    tree.feed(page)
-    tree.close()
-    assert tree._open == [tree.root], "an element is not closed"
-    return tree.root
-
-
 def _write_config(folder, pool, text=CONFIG, **places):
     places = {"pool": pool, "output": folder / "output", "store": folder / "store"} | places
     config = folder / "config.yaml"
     config.write_text(text.format(**places))
     return Decided(config, pool, places["output"])
-
-
-@pytest.fixture(scope="session")
-def parse():
-    """(page) -> its elements as a tree; fails where tags do not match."""
-    return _parse
 
 
 @pytest.fixture(scope="session")

@@ -1,66 +1,13 @@
 """The report in a real browser, without a network: figures are drawn, nothing spills over, light and dark and paper."""
 
 import re
-import shutil
-import subprocess
 
 import pytest
 from PIL import Image
 
 from chaffinch.jobs.pages.theme import DARK, LIGHT
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--enable-logging=stderr",
-    "--virtual-time-budget=5000",
-)
 DARK_SCREEN = "--blink-settings=preferredColorScheme=0"
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)")
-
-
-@pytest.fixture
-def browse(tmp_path):
-    """(file, flags) -> what the browser writes to standard output; fails where the page complains."""
-
-    def run(file, *flags):
-        folder = tmp_path / "profile"
-        done = subprocess.run(
-            [CHROMIUM, *FLAGS, f"--user-data-dir={folder}", *flags, f"file://{file}"],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        shutil.rmtree(folder, ignore_errors=True)
-        assert done.returncode == 0, done.stderr
-        complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-        assert not complaints
-        return done.stdout
-
-    return run
-
-
-@pytest.fixture
-def probe(tmp_path):
-    """(page, script) -> a copy that runs a script of the test's own, which the page's policy would not let run."""
-
-    def write(page, script):
-        page, replaced = re.subn(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
-        assert replaced == 1
-        file = tmp_path / "probe.html"
-        file.write_text(page.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
-        return file
-
-    return write
 
 
 def test_every_figure_is_drawn(decided, browse, parse):
