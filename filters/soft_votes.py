@@ -97,6 +97,23 @@ class Moments:
         same: np.ndarray = (apart == 0) & (self.common == judged) & (self.common == judged[:, None])
         return same
 
+    def own_order(self, columns: np.ndarray) -> np.ndarray:
+        """An order of some filters that depends on their soft votes, and not on where they stand.
+
+        Args:
+            columns: (c,) positions of filters, no two of them the same.
+
+        Returns:
+            (c,) the same positions; of filters that these moments cannot tell apart, the first comes first.
+        """
+        some = self.of_columns(columns.tolist())
+        keys = [
+            [part[row, row] for part in (some.common, some.sums, some.products)]
+            + [value for part in (some.products, some.sums, some.common) for value in np.sort(part[row]).tolist()]
+            for row in range(len(columns))
+        ]
+        return columns[np.array(sorted(range(len(keys)), key=keys.__getitem__), np.intp)]
+
 
 @dataclass
 class SoftSample:

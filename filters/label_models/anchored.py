@@ -8,24 +8,12 @@ from scipy.special import expit
 
 from chaffinch.filters.label_models.evidence import Evidence, Votes
 from chaffinch.filters.label_models.label_model import LabelModel
-from chaffinch.filters.label_models.mixture import (
-    Tally,
-    careful_share,
-    check_reference,
-    given_drop,
-    given_keep,
-    largest_share,
-    share_by_pairs,
-)
+from chaffinch.filters.label_models.mixture import Tally, check_reference, given_drop, given_keep, one_share
 from chaffinch.filters.label_models.opinions import copied_from, excess_correlation, opinion_weights
+from chaffinch.filters.label_models.shares import Counted, Draw, best_samples, resample, share_and_interval
 from chaffinch.filters.label_models.votes import count_patterns, merge_patterns, vote_classes
 
-DRAWS = 200
-"""Of the bootstrap: the ends of a 95% interval are each the fifth from the end."""
-
-_SEED = 0
 _SURE = 3.0  # standard errors
-_RESAMPLED = 100_000  # a larger pool's own noise is nothing beside the reference's
 
 
 @dataclass(kw_only=True)
@@ -39,15 +27,17 @@ class Anchored(LabelModel):
     reference leaves d unsure: it is clipped so that no vote is less probable than 0.01 and than one standard error of
     d, but for a standard error above 0.25, which counts as 0.25.
 
-    The class prior. d < 0 is impossible, so p is at most the smallest f / q over all sources and votes
-    (`class_prior_bound_`; of votes that a tenth of the reference cast, for others say more about chance). Below that,
-    votes x of two sources that err independently have Cov(x_i, x_j) = p / (1 - p) a_i a_j, with a the mean over the
-    reference less that over the pool; the odds p / (1 - p) are the weighted median over pairs, with weights a_i a_j:
-    the least absolute deviations, which some correlated pairs do not move. Both are drawn again from resampled
-    patterns, and the lower quartile of the smaller one is the estimate, since a prior that is too high costs about
-    three times as much as one that is too low by as much (AUC .956 at .30, .954 at the true .46, .938 at .60). Noise
-    of different kinds, each seen by one source, makes sources disagree on bad samples and the estimate lower still.
-    Without two sources that tell the pool from the reference, half the bound is taken, and the interval starts at 0.
+    The class prior. Whatever samples are looked at, the pool's share of them is at least p times the reference's, so
+    that p is at most the ratio of the two. `class_prior_bound_` is the smallest ratio over every single vote (at a
+    larger p its d would be negative; only votes that a tenth of the reference cast, for others say more about chance)
+    and over the samples with the highest odds that are half of the reference: among these there are few bad ones, and
+    the ratio is near p, even if several sources see the same noise. Besides, votes x of two sources that err
+    independently have Cov(x_i, x_j) = p / (1 - p) a_i a_j, with a the mean over the reference less that over the pool;
+    the odds p / (1 - p) are the weighted median over pairs, with weights a_i a_j: the least absolute deviations, which
+    some correlated pairs do not move. The smaller of the two is taken, and of 200 such values from resampled patterns
+    the median. The smallest of several numbers, none of which is too low but by chance, is itself rather too low than
+    too high where chance is large, and a prior that is too high costs more. Where no two sources tell the pool from the
+    reference, half the bound is taken, and the interval starts at 0.
 
     A source whose drop votes are more frequent in the reference than in the pool, so that they would raise P(keep), has
     no influence: neither followed nor turned around. Where that is no accident it is named in `turned_`. Nor has a
@@ -70,6 +60,7 @@ class Anchored(LabelModel):
         heard_: (m,) bool, whether a source has influence.
         turned_: (m,) bool, whether drop votes of a source raise P(keep), by three standard errors.
         copy_of_: (m,) for each source the first one with the same votes; itself where there is none before it.
+        order_: (o opinions,) positions of the sources that speak for the opinions, in the order that the fit takes.
         accuracy_: (m,) expected share of a source's votes on the pool that are right; NaN for a source without votes.
         accuracy_interval_: (m, 2) its 95% interval, by the same bootstrap.
         weight_: (m,) log odds of the accuracy averaged over classes, of opinions that several sources share a part; 0
@@ -93,6 +84,7 @@ class Anchored(LabelModel):
     heard_: np.ndarray = field(init=False, repr=False, compare=False)
     turned_: np.ndarray = field(init=False, repr=False, compare=False)
     copy_of_: np.ndarray = field(init=False, repr=False, compare=False)
+    order_: np.ndarray = field(init=False, repr=False, compare=False)
     accuracy_interval_: np.ndarray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -102,8 +94,7 @@ class Anchored(LabelModel):
             ValueError: a setting is out of its range.
         """
         super().__post_init__()
-        if isinstance(self.class_prior, tuple):
-            raise ValueError("class_prior has several shares, but there are two classes: give P(keep)")
+        one_share(self.class_prior)
         if self.abstain not in ("missing", "symbol"):
             raise ValueError(f"abstain is {self.abstain!r}: take 'missing' or 'symbol'")
         if not 0 < self.smoothing < np.inf:
@@ -149,22 +140,23 @@ class Anchored(LabelModel):
                 f"the reference has votes of {trusted.patterns.shape[1]} sources, the pool of "
                 f"{evidence.votes.patterns.shape[1]}: give the same sources in the same order"
             )
+        self.n_reference_ = int(trusted.counts.sum())
         pool = merge_patterns(evidence.votes.patterns, evidence.votes.counts)
         good = merge_patterns(trusted.patterns, trusted.counts)
-        m = pool[0].shape[1]
-        self.copy_of_ = copied_from(np.concatenate([pool[0], good[0]])) if m else np.zeros(0, np.intp)
-        first = self.copy_of_ == np.arange(m)
-        self.n_reference_ = int(good[1].sum())
-
-        with_abstains = self.abstain == "symbol"
-        shown, expected = Tally.of(*pool, with_abstains), Tally.of(*good, with_abstains)
-        usable = self._choose(shown, expected, first)
-        self._estimate(pool, good, shown, expected, usable)
-        self.excess_correlation_ = np.eye(m)
-        chosen = np.flatnonzero(self.heard_)
-        if len(chosen) > 1:
-            self.excess_correlation_[np.ix_(chosen, chosen)] = excess_correlation(pool[0][:, chosen], pool[1])
-        self.weight_ = self._weight()
+        both = np.concatenate([pool[0], good[0]])
+        vote_classes(both, 2)
+        m = both.shape[1]
+        self.copy_of_ = copied_from(both) if m else np.zeros(0, np.intp)
+        opinions, opinion_of = np.unique(self.copy_of_, return_inverse=True)
+        # What is learned does not depend on where sources stand, nor on copies: each opinion once, in their own order.
+        order = _own_order(Tally.of(pool[0][:, opinions], pool[1], True), Tally.of(good[0][:, opinions], good[1], True))
+        self.order_ = opinions[order]
+        place = np.argsort(order)[opinion_of.reshape(-1)]
+        self._fit(merge_patterns(pool[0][:, self.order_], pool[1]), merge_patterns(good[0][:, self.order_], good[1]))
+        self.weight_ = self.weight_ / np.maximum(np.bincount(place, minlength=len(order)), 1)
+        for name in ("likelihood_", "heard_", "turned_", "accuracy_", "accuracy_interval_", "weight_"):
+            setattr(self, name, getattr(self, name)[place])
+        self.excess_correlation_ = self.excess_correlation_[np.ix_(place, place)]
         return self
 
     def fit_patterns(self, patterns: np.ndarray, counts: np.ndarray) -> Self:
@@ -192,97 +184,100 @@ class Anchored(LabelModel):
             ValueError: votes are no votes.
         """
         voted = vote_classes(patterns, 2)
-        heard = np.flatnonzero(self.heard_)
-        speaks = np.ones((len(voted), len(heard)), bool) if self.abstain == "symbol" else voted[:, heard] != 2
-        weights = opinion_weights(self.excess_correlation_[np.ix_(heard, heard)], speaks)
-        ratios = np.zeros((len(heard), 3))
-        likelihood = self.likelihood_.reshape(voted.shape[1], 2, -1)[heard]  # JSON forgets empty axes
-        ratios[:, : likelihood.shape[2]] = np.log(likelihood[:, 1]) - np.log(likelihood[:, 0])
+        heard = np.array([source for source in self.order_.astype(np.intp) if self.heard_[source]], np.intp)
+        symbols, m = (3 if self.abstain == "symbol" else 2), voted.shape[1]
+        speaks = np.ones((len(voted), len(heard)), bool) if symbols == 3 else voted[:, heard] != 2
+        correlation = self.excess_correlation_.reshape(m, m)  # JSON forgets empty axes
+        weights = opinion_weights(correlation[np.ix_(heard, heard)], speaks)
+        likelihood = self.likelihood_.reshape(m, 2, symbols)[heard]
+        ratios = _ratios(likelihood[:, 1], likelihood[:, 0], np.ones(len(heard), bool))
         prior = self.class_prior_
         odds = np.full(len(voted), np.log(prior) - np.log1p(-prior))
         for place, column in enumerate(heard):
             odds += weights[:, place] * ratios[place].take(voted[:, column])
-        return np.where(speaks.any(axis=1), expit(odds), prior)
+        posterior: np.ndarray = np.where(speaks.any(axis=1), expit(odds), prior)
+        return posterior
 
-    def _choose(self, shown: Tally, expected: Tally, first: np.ndarray) -> np.ndarray:
-        """Sets which sources are turned, and returns which can be learned from: (m,) bool."""
-        keep, known = given_keep(expected, self.smoothing), expected.shown[:, :2].sum(axis=1)
-        cast = shown.shown[:, :2].sum(axis=1)
-        good = keep[:, 1] / keep[:, :2].sum(axis=1)
-        share = shown.shown[:, 1] / np.maximum(cast, 1)
-        error = np.sqrt(good * (1 - good) / (known + 1) + share * (1 - share) / np.maximum(cast, 1))
-        seen = (known > 0) & (cast > 0)
-        self.turned_ = seen & (share - good > _SURE * error)
-        return seen & first & ~self.turned_
-
-    def _estimate(
-        self,
-        pool: tuple[np.ndarray, np.ndarray],
-        good: tuple[np.ndarray, np.ndarray],
-        shown: Tally,
-        expected: Tally,
-        usable: np.ndarray,
-    ) -> None:
-        """Sets the class prior, likelihoods and accuracies, with intervals from resampled patterns."""
-        rng = np.random.default_rng(_SEED)
+    def _fit(self, pool: Counted, good: Counted) -> None:
+        """Learns from counted patterns of o opinions; sets everything, a row per opinion."""
         with_abstains = self.abstain == "symbol"
-        n = int(pool[1].sum())
-        tallies = []
-        for _ in range(DRAWS):
-            again = rng.multinomial(self.n_reference_, good[1] / good[1].sum())
-            trusted = Tally.of(good[0], again, with_abstains)
-            mine = shown
-            if 0 < n <= _RESAMPLED:
-                mine = Tally.of(pool[0], rng.multinomial(n, pool[1] / n), with_abstains)
-            tallies.append((mine, trusted))
-        shares = [self._share(mine, trusted, usable) for mine, trusted in tallies]
-        _, self.class_prior_bound_, found = self._share(shown, expected, usable)
-        if self.class_prior is not None:
-            self.class_prior_, self.class_prior_interval_ = self.class_prior, np.array([self.class_prior] * 2)
+        shown, expected = Tally.of(*pool, with_abstains), Tally.of(*good, with_abstains)
+        keep = given_keep(expected, self.smoothing)
+        seen, self.turned_ = _turned(shown, expected, keep)
+        usable = seen & ~self.turned_
+        everything = np.ones(len(pool[1]), bool), np.ones(len(good[1]), bool)
+        first = Draw.of(pool, good, everything, with_abstains).share(usable, self.smoothing)[0]
+        best = best_samples(pool, good, _ratios(keep, given_drop(shown, expected, keep, first), usable))
+        draws = resample(pool, good, best, with_abstains)
+        shares = [draw.share(usable, self.smoothing) for draw in draws]
+        _, self.class_prior_bound_, found = Draw.of(pool, good, best, with_abstains).share(usable, self.smoothing)
+        given = one_share(self.class_prior)
+        if given is not None:
+            self.class_prior_, self.class_prior_interval_ = given, np.array([given, given])
         else:
-            self.class_prior_, self.class_prior_interval_ = careful_share(np.array([share for share, *_ in shares]))
+            self.class_prior_, self.class_prior_interval_ = share_and_interval(
+                np.array([share for share, *_ in shares])
+            )
             if not found:
                 self.class_prior_interval_ = np.array([0.0, max(bound for _, bound, _ in shares)])
-        keep = given_keep(expected, self.smoothing)
         drop = given_drop(shown, expected, keep, self.class_prior_)
         self.likelihood_ = np.stack([drop, keep], axis=1)
         ratio = np.log(keep[:, :2]) - np.log(drop[:, :2])
         self.heard_ = usable & (ratio[:, 1] > ratio[:, 0])
+
         self.accuracy_ = _accuracy(shown, keep, drop, self.class_prior_)
         drawn = []
-        for (mine, trusted), (share, *_) in zip(tallies, shares, strict=True):
-            again = given_keep(trusted, self.smoothing)
-            prior = share if self.class_prior is None else self.class_prior
-            drawn.append(_accuracy(mine, again, given_drop(mine, trusted, again, prior), prior))
+        for draw, (share, *_) in zip(draws, shares, strict=True):
+            again, prior = given_keep(draw.reference, self.smoothing), share if given is None else given
+            drawn.append(_accuracy(draw.pool, again, given_drop(draw.pool, draw.reference, again, prior), prior))
         ends = np.quantile(np.stack(drawn), [0.025, 0.975], axis=0).T
         self.accuracy_interval_ = np.where(np.isnan(self.accuracy_)[:, None], np.nan, ends)
 
-    def _share(self, pool: Tally, reference: Tally, usable: np.ndarray) -> tuple[float, float, bool]:
-        """P(keep), its upper bound, and whether pairs of sources told it."""
-        chosen = np.flatnonzero(usable)
-        keep = given_keep(reference, self.smoothing)[chosen]
-        some = Tally(
-            pool.shown[chosen],
-            *(part[np.ix_(chosen, chosen)] for part in (pool.common, pool.sums, pool.products)),
-        )
-        bound = largest_share(some, keep)
-        found = share_by_pairs(some, keep)
-        return (bound / 2 if found is None else min(bound, found)), bound, found is not None
+        self.excess_correlation_ = np.eye(len(keep))
+        chosen = np.flatnonzero(self.heard_)
+        if len(chosen) > 1:
+            self.excess_correlation_[np.ix_(chosen, chosen)] = excess_correlation(pool[0][:, chosen], pool[1])
+        self.weight_ = self._weight()
 
     def _weight(self) -> np.ndarray:
-        """(m,) log odds of the accuracy averaged over classes, shared among sources of one opinion."""
+        """(o,) log odds of the accuracy averaged over classes, shared among sources of one opinion."""
         votes = self.likelihood_[:, :, :2]
         given = votes / votes.sum(axis=2, keepdims=True)
         balanced = (given[:, 0, 0] + given[:, 1, 1]) / 2
         shared = opinion_weights(self.excess_correlation_, np.ones((1, len(balanced)), bool))[0]
-        weight = np.where(self.heard_, np.log(balanced / (1 - balanced)) * shared, 0.0)
-        copies = np.bincount(self.copy_of_, minlength=len(weight))
-        return np.asarray((weight / np.maximum(copies, 1))[self.copy_of_])
+        weight: np.ndarray = np.where(self.heard_, np.log(balanced / (1 - balanced)) * shared, 0.0)
+        return weight
+
+
+def _ratios(keep: np.ndarray, drop: np.ndarray, heard: np.ndarray) -> np.ndarray:
+    """(o, 3) log odds of drop, keep and abstain; 0 of an abstain that is missing, and of whom is not heard."""
+    ratios = np.zeros((len(keep), 3))
+    ratios[:, : keep.shape[1]] = np.where(heard[:, None], np.log(keep) - np.log(drop), 0.0)
+    return ratios
 
 
 def _accuracy(pool: Tally, keep: np.ndarray, drop: np.ndarray, prior: float) -> np.ndarray:
-    """(m,) P(a vote is right | it is cast); NaN for sources without a vote in the pool."""
+    """(o,) P(a vote is right | it is cast); NaN for sources without a vote in the pool."""
     right = prior * keep[:, 1] + (1 - prior) * drop[:, 0]
     cast = prior * keep[:, :2].sum(axis=1) + (1 - prior) * drop[:, :2].sum(axis=1)
     voted = pool.shown[:, :2].sum(axis=1) > 0
     return np.where(voted, right / cast, np.nan)
+
+
+def _turned(pool: Tally, reference: Tally, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which opinions vote on both, and which vote keep on the reference less often than on the pool: (o,) bools."""
+    known, cast = (tally.shown[:, :2].sum(axis=1) for tally in (reference, pool))
+    good = keep[:, 1] / keep[:, :2].sum(axis=1)
+    share = pool.shown[:, 1] / np.maximum(cast, 1)
+    error = np.sqrt(good * (1 - good) / (known + 1) + share * (1 - share) / np.maximum(cast, 1))
+    seen = (known > 0) & (cast > 0)
+    return seen, seen & (share - good > _SURE * error)
+
+
+def _own_order(pool: Tally, reference: Tally) -> np.ndarray:
+    """(o,) an order of opinions that depends on what they vote, and not on where they stand."""
+    keys = [
+        (*map(tuple, (pool.shown[i], reference.shown[i], np.sort(pool.products[i]), np.sort(reference.products[i]))),)
+        for i in range(len(pool.shown))
+    ]
+    return np.array(sorted(range(len(keys)), key=lambda i: keys[i]), np.intp)

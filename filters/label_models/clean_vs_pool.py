@@ -8,7 +8,8 @@ from scipy.special import expit, logit
 
 from chaffinch.filters.label_models.evidence import Evidence
 from chaffinch.filters.label_models.logistic import fit_logistic
-from chaffinch.filters.label_models.mixture import careful_share, check_reference
+from chaffinch.filters.label_models.mixture import check_reference, one_share
+from chaffinch.filters.label_models.shares import DRAWS, share_and_interval
 from chaffinch.filters.label_models.soft_label_model import SoftLabelModel
 from chaffinch.filters.label_models.triplets import FEWEST_TOGETHER
 from chaffinch.filters.soft_votes import MISSING, STEPS
@@ -18,9 +19,6 @@ FOLDS = 5
 
 PARTS = 6
 """Coefficients per source: its slope, what each of four stretches adds to it, and one for where it is missing."""
-
-DRAWS = 200
-"""Of the bootstrap: the ends of a 95% interval are each the fifth from the end."""
 
 _SEED = 0
 _SURE = 3.0  # standard errors
@@ -69,7 +67,7 @@ class CleanVsPool(SoftLabelModel):
         class_prior_: P(keep), given or estimated.
         class_prior_interval_: (2,) 95% interval of the estimate, from a bootstrap of held-out samples; of a prior that
             was given, that prior twice.
-        heard_: (m,) bool, whether a source takes part.
+        order_: positions of the sources that take part, in the order that the fit takes.
         slopes_: (5 folds, m sources, 4) log odds per normal score below -1, to 0, to 1 and beyond.
         missing_: (5, m) log odds of a source that is missing, against its median vote.
         intercept_: (5,) log odds where all soft votes are the median.
@@ -93,7 +91,7 @@ class CleanVsPool(SoftLabelModel):
 
     class_prior_: float = field(init=False, repr=False, compare=False)
     class_prior_interval_: np.ndarray = field(init=False, repr=False, compare=False)
-    heard_: np.ndarray = field(init=False, repr=False, compare=False)
+    order_: np.ndarray = field(init=False, repr=False, compare=False)
     slopes_: np.ndarray = field(init=False, repr=False, compare=False)
     missing_: np.ndarray = field(init=False, repr=False, compare=False)
     intercept_: np.ndarray = field(init=False, repr=False, compare=False)
@@ -109,8 +107,7 @@ class CleanVsPool(SoftLabelModel):
             ValueError: a setting is out of its range.
         """
         super().__post_init__()
-        if isinstance(self.class_prior, tuple):
-            raise ValueError("class_prior has several shares, but there are two classes: give P(keep)")
+        one_share(self.class_prior)
         if not 0 < self.penalty < np.inf:
             raise ValueError(
                 f"penalty is {self.penalty}, but must be above 0, since with none a score that all known-good samples "
@@ -131,26 +128,27 @@ class CleanVsPool(SoftLabelModel):
         """
         if evidence.soft is None:
             raise ValueError("clean_vs_pool judges scores, but was given votes alone: fit it to scores")
-        # In an order of their own, so that sums do not depend on how the pool was cut.
-        pool, reference = _sorted(evidence.soft.pool), _sorted(evidence.soft.reference)
+        pool, reference, moments = evidence.soft.pool, evidence.soft.reference, evidence.soft.moments
         check_reference(len(reference), self.kind)
         if not len(pool):
             raise ValueError("clean_vs_pool compares known-good samples with the pool, but no sample of it is left")
         self.n_reference_ = len(reference)
         m = pool.shape[1]
-        same = evidence.soft.moments.same() & (reference[:, :, None] == reference[:, None, :]).all(axis=0)
+        same = moments.same() & (reference[:, :, None] == reference[:, None, :]).all(axis=0)
         self.copy_of_ = np.asarray(same.argmax(axis=1), np.intp) if m else np.zeros(0, np.intp)
         first = self.copy_of_ == np.arange(m)
-        self.heard_ = first & (pool != MISSING).any(axis=0) & (reference != MISSING).any(axis=0)
+        heard = first & (pool != MISSING).any(axis=0) & (reference != MISSING).any(axis=0)
+        # Sources and samples in an order of their own: no sum depends on how the pool was cut, nor on copies.
+        self.order_ = moments.own_order(np.flatnonzero(heard))
+        pool, reference = _sorted(pool, self.order_), _sorted(reference, self.order_)
         self.turned_ = _turned(pool, reference)
 
-        chosen = np.flatnonzero(self.heard_)
-        alike = evidence.soft.moments.of_columns(chosen.tolist()).correlation(FEWEST_TOGETHER)
+        alike = moments.of_columns(self.order_.tolist()).correlation(FEWEST_TOGETHER)
         penalties = self.penalty * np.repeat((alike**2).sum(axis=1), PARTS)
-        mine, theirs = folds(pool[:, self.heard_]), folds(reference[:, self.heard_])
+        mine, theirs = folds(pool[:, self.order_]), folds(reference[:, self.order_])
         known, trusted = self._features(pool), self._features(reference)
         self._estimate_prior(known, mine, trusted, theirs, penalties)
-        self._take([_fit(known[mine != fold], trusted, penalties, self.class_prior_) for fold in range(FOLDS)])
+        self._take([_fit(known[mine != fold], trusted, penalties, self.class_prior_) for fold in range(FOLDS)], m)
         self.accuracy_ = np.full(m, np.nan)
         copies = np.bincount(self.copy_of_, minlength=m)
         self.weight_ = (self.slopes_[:, :, 1:3].mean(axis=(0, 2)) / np.maximum(copies, 1))[self.copy_of_]
@@ -165,7 +163,7 @@ class CleanVsPool(SoftLabelModel):
         Returns:
             (n,) float64 P(keep), inside (0, 1).
         """
-        heard = np.flatnonzero(self.heard_)
+        heard = self.order_.astype(np.intp)  # JSON forgets what an empty list would hold
         fold = folds(soft[:, heard])
         odds = self.intercept_[fold]
         for column in heard:
@@ -181,21 +179,20 @@ class CleanVsPool(SoftLabelModel):
     def _features(self, soft: np.ndarray) -> np.ndarray:
         """(n, 6 h) float64: of each of the h sources with influence its score, ramps, and whether it is missing."""
         columns: list[np.ndarray] = []
-        for column in np.flatnonzero(self.heard_):
+        for column in self.order_:
             missing = soft[:, column] == MISSING
             scores = np.where(missing, 0.0, soft[:, column] / STEPS)
             columns += [scores, *ramps(scores), missing.astype(np.float64)]
         return np.stack(columns, axis=1) if columns else np.zeros((len(soft), 0))
 
-    def _take(self, fits: list[np.ndarray]) -> None:
+    def _take(self, fits: list[np.ndarray], sources: int) -> None:
         """Sets what was learned from each fold's fit."""
         found = np.stack(fits)
-        m = len(self.heard_)
         self.intercept_ = found[:, 0]
-        self.slopes_, self.missing_ = np.zeros((FOLDS, m, 4)), np.zeros((FOLDS, m))
+        self.slopes_, self.missing_ = np.zeros((FOLDS, sources, 4)), np.zeros((FOLDS, sources))
         parts = found[:, 1:].reshape(FOLDS, -1, PARTS)
-        self.slopes_[:, self.heard_] = parts[:, :, :1] + parts[:, :, 1:-1]
-        self.missing_[:, self.heard_] = parts[:, :, -1]
+        self.slopes_[:, self.order_] = parts[:, :, :1] + parts[:, :, 1:-1]
+        self.missing_[:, self.order_] = parts[:, :, -1]
 
     def _estimate_prior(
         self, pool: np.ndarray, mine: np.ndarray, reference: np.ndarray, theirs: np.ndarray, penalties: np.ndarray
@@ -207,8 +204,9 @@ class CleanVsPool(SoftLabelModel):
             ours[mine == fold] = pool[mine == fold] @ found[1:] + found[0]
             good[theirs == fold] = reference[theirs == fold] @ found[1:] + found[0]
         self.held_out_likelihood_ = -float(np.logaddexp(0, ours).mean() + np.logaddexp(0, -good).mean()) / 2
-        if self.class_prior is not None:
-            self.class_prior_, self.class_prior_interval_ = self.class_prior, np.array([self.class_prior] * 2)
+        given = one_share(self.class_prior)
+        if given is not None:
+            self.class_prior_, self.class_prior_interval_ = given, np.array([given, given])
             return
         rng = np.random.default_rng(_SEED)
         ours, good = np.sort(ours), np.sort(good)
@@ -216,7 +214,7 @@ class CleanVsPool(SoftLabelModel):
         middles = np.array([np.median(rng.choice(good, len(good))) for _ in range(DRAWS)])
         below = (np.searchsorted(ours, middles, "left") + np.searchsorted(ours, middles, "right")) / 2 / len(ours)
         draws = 2 * rng.binomial(len(ours), 1 - below) / len(ours)
-        self.class_prior_, self.class_prior_interval_ = careful_share(np.minimum(draws, 1.0))
+        self.class_prior_, self.class_prior_interval_ = share_and_interval(np.minimum(draws, 1.0), 0.25)
 
 
 def _fit(pool: np.ndarray, reference: np.ndarray, penalties: np.ndarray, share: float | None = None) -> np.ndarray:
@@ -271,8 +269,9 @@ def _mix(values: np.ndarray) -> np.ndarray:
     return np.asarray(mixed ^ (mixed >> np.uint64(31)), np.uint64)
 
 
-def _sorted(soft: np.ndarray) -> np.ndarray:
-    return soft[np.lexsort(soft.T[::-1])] if soft.shape[1] else soft
+def _sorted(soft: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Samples in the order of their soft votes, that of the first source first."""
+    return soft[np.lexsort(soft[:, order[::-1]].T)] if len(order) else soft
 
 
 def _turned(pool: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from scipy.optimize import nnls
 from scipy.special import expit, ndtr
 
 from chaffinch.filters.label_models.evidence import Evidence
+from chaffinch.filters.label_models.mixture import one_share
 from chaffinch.filters.label_models.soft_label_model import SoftLabelModel
 from chaffinch.filters.label_models.triplets import FEWEST_TOGETHER, triplet_loadings
 from chaffinch.filters.label_models.votes import distinct_patterns
@@ -56,6 +57,7 @@ class Gaussian(SoftLabelModel):
         within_: (m, m) W, shrunk.
         turned_: (m,) bool, whether better scores of a source go with what the others find worse.
         copy_of_: (m,) for each source the first one with the same soft votes; itself where there is none before it.
+        order_: positions of the sources that take part, in the order that the fit takes.
         accuracy_: (m,) P(right) of the source alone, cut where both errors are as frequent; NaN where not known.
         weight_: (m,) log odds per standard deviation of the source, where none is missing; equal parts for copies.
 
@@ -73,6 +75,7 @@ class Gaussian(SoftLabelModel):
     within_: np.ndarray = field(init=False, repr=False, compare=False)
     turned_: np.ndarray = field(init=False, repr=False, compare=False)
     copy_of_: np.ndarray = field(init=False, repr=False, compare=False)
+    order_: np.ndarray = field(init=False, repr=False, compare=False)
 
     def learn(self, evidence: Evidence) -> Self:
         """Fits the model to the moments of soft votes.
@@ -88,8 +91,6 @@ class Gaussian(SoftLabelModel):
         """
         if evidence.soft is None:
             raise ValueError("gaussian judges scores, but was given votes alone: fit it to scores")
-        if isinstance(self.class_prior, tuple):
-            raise ValueError("class_prior has several shares, but there are two classes: give P(keep)")
         moments = evidence.soft.moments
         own = np.maximum(moments.common.diagonal(), 1)
         mean = moments.sums.diagonal() / own
@@ -103,12 +104,13 @@ class Gaussian(SoftLabelModel):
                 f"vary on {FEWEST_TOGETHER} samples or more and are no copies of others: add sources, or take "
                 "dawid_skene (votes), or clean_vs_pool with a reference: (scores)"
             )
-        prior = ASSUMED_PRIOR if self.class_prior is None else self.class_prior
-        self.class_prior_ = float(prior)
-        self.class_prior_interval_ = np.array([0.0, 1.0] if self.class_prior is None else [prior, prior])
+        given = one_share(self.class_prior)
+        prior = ASSUMED_PRIOR if given is None else given
+        self.class_prior_ = prior
+        self.class_prior_interval_ = np.array([0.0, 1.0] if given is None else [prior, prior])
         self.mean_ = mean / STEPS
 
-        chosen = np.flatnonzero(heard)
+        chosen = self.order_ = moments.own_order(np.flatnonzero(heard))
         among = moments.of_columns(chosen.tolist())
         correlation, common = among.correlation(FEWEST_TOGETHER), among.common
         loading, known = triplet_loadings(correlation, common)
@@ -138,22 +140,22 @@ class Gaussian(SoftLabelModel):
         Returns:
             (n,) float64 P(keep).
         """
-        within_reach = self.gap_ > 0
-        groups, inverse, _ = distinct_patterns(((soft != MISSING) & within_reach).astype(np.int8))
-        coefficients = np.stack([self._coefficients(group > 0) for group in groups]) if len(groups) else None
+        groups, inverse, _ = distinct_patterns((soft != MISSING).astype(np.int8))
+        there: np.ndarray = (groups > 0) & (self.gap_ > 0)
+        coefficients = np.array([self._coefficients(row) for row in there]).reshape(there.shape)
         midpoint = self.mean_ + (0.5 - self.class_prior_) * self.gap_
         odds = np.zeros(len(soft))
-        for column in np.flatnonzero(within_reach) if coefficients is not None else ():
+        for column in self.order_:
             slope = coefficients[:, column][inverse]
             odds += np.where(slope > 0, slope * (soft[:, column] / STEPS - midpoint[column]), 0.0)
         prior = self.class_prior_
-        missing = ~groups.any(axis=1)[inverse]
-        return np.where(missing, prior, expit(odds + np.log(prior / (1 - prior))))
+        told = np.asarray(there.any(axis=1))[inverse]
+        return np.where(told, expit(odds + np.log(prior / (1 - prior))), prior)
 
     def _coefficients(self, there: np.ndarray) -> np.ndarray:
         """(m,) log odds per normal score where only the sources that are `there` have a soft vote."""
         found = np.zeros(len(self.gap_))
-        chosen = np.flatnonzero(there & (self.gap_ > 0))
+        chosen = self.order_[there[self.order_] & (self.gap_[self.order_] > 0)]
         if len(chosen):
             # The least of a^T W a / 2 - d^T a over a >= 0 is that of |L^T a - L^-1 d|^2 with W = L L^T.
             lower = np.linalg.cholesky(self.within_[np.ix_(chosen, chosen)])

@@ -1,4 +1,4 @@
-"""Logistic regression of labelled against unlabelled samples: ridge penalty, bounded slopes, and odds with a ceiling."""
+"""Logistic regression of labelled samples against unlabelled ones: a ridge, bounded slopes, odds with a ceiling."""
 
 import numpy as np
 from scipy.optimize import lsq_linear
@@ -64,4 +64,4 @@ def fit_logistic(
         before, (now, inner, outer), found = now, tried, found + size * step
         if before - now < _ENOUGH:
             break
-    return np.maximum(found, least)
+    return np.asarray(np.maximum(found, least))

@@ -5,8 +5,6 @@ from typing import Self
 
 import numpy as np
 
-from chaffinch.filters.label_models.triplets import weighted_median
-
 FEWEST_REFERENCE = 10
 """Known-good samples that a model asks for at least; 30 are worth a lot."""
 
@@ -14,9 +12,6 @@ MARGIN = 0.01
 """The least that P(vote | drop) can be, however little is left for it: no vote proves that a sample is good."""
 
 _LARGEST_MARGIN = 0.25
-_OFTEN = 0.1  # of the reference
-_FEWEST_TOGETHER = 10
-_LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -53,6 +48,11 @@ class Tally:
         weighted = votes * weight
         return cls(np.stack(shown, axis=1), (there * weight).T @ there, weighted.T @ there, weighted.T @ votes)
 
+    def of_sources(self, chosen: np.ndarray) -> "Tally":
+        """The tally of some sources alone."""
+        pairs = np.ix_(chosen, chosen)
+        return Tally(self.shown[chosen], self.common[pairs], self.sums[pairs], self.products[pairs])
+
 
 def check_reference(samples: int, kind: str) -> None:
     """Refuses a reference that is too small.
@@ -70,6 +70,23 @@ def check_reference(samples: int, kind: str) -> None:
             "`reference:` (from Python: reference=), better 30, or take a label model that needs none, such as "
             "dawid_skene"
         )
+
+
+def one_share(class_prior: float | tuple[float, ...] | None) -> float | None:
+    """A class prior of two classes.
+
+    Args:
+        class_prior: as of every label model.
+
+    Returns:
+        P(keep), or None.
+
+    Raises:
+        ValueError: it is of more classes.
+    """
+    if isinstance(class_prior, tuple):
+        raise ValueError(f"class_prior has {len(class_prior)} shares, but there are two classes: give P(keep)")
+    return class_prior
 
 
 def given_keep(reference: Tally, smoothing: float) -> np.ndarray:
@@ -108,56 +125,3 @@ def given_drop(pool: Tally, reference: Tally, keep: np.ndarray, prior: float) ->
     clipped = np.maximum(left, np.clip(error, MARGIN, _LARGEST_MARGIN))
     shares: np.ndarray = clipped / clipped.sum(axis=1, keepdims=True)
     return shares
-
-
-def largest_share(pool: Tally, keep: np.ndarray) -> float:
-    """The largest P(keep) at which no P(vote | drop) is negative, in (0, 1].
-
-    Args:
-        pool: votes on the pool.
-        keep: (m, s) P(vote | keep); votes that a tenth of good samples do not get say more about chance.
-    """
-    cast = pool.shown.sum(axis=1, keepdims=True)
-    ratios = (pool.shown / np.maximum(cast, 1) / keep)[(keep >= _OFTEN) & (cast > 0)]
-    return float(np.clip(ratios.min(initial=1.0), _LEAST_SHARE, 1.0))
-
-
-def share_by_pairs(pool: Tally, keep: np.ndarray) -> float | None:
-    """P(keep) from how votes of pairs vary together, were sources independent given the class.
-
-    Cov(x_i, x_j) = p / (1 - p) a_i a_j, with a_i the mean vote on good samples less that on the pool. The odds are
-    those of least absolute deviations: the median over pairs of Cov / (a_i a_j), weighted by a_i a_j.
-
-    Args:
-        pool: votes on the pool.
-        keep: (m, s) P(vote | keep).
-
-    Returns:
-        P(keep) in [0.01, 0.99]; None where no pair tells it.
-    """
-    rows = np.maximum(pool.common, 1)
-    mean = pool.sums / rows
-    apart = (keep[:, 1] - keep[:, 0])[:, None] - mean
-    weight = np.triu(np.where((apart > 0) & (apart.T > 0) & (pool.common >= _FEWEST_TOGETHER), apart * apart.T, 0), 1)
-    chosen = weight > 0
-    if not chosen.any():
-        return None
-    covariance = pool.products / rows - mean * mean.T
-    odds = weighted_median(covariance[chosen] / weight[chosen], weight[chosen])
-    return float(np.clip(odds / (1 + odds), _LEAST_SHARE, 1 - _LEAST_SHARE)) if odds > 0 else None
-
-
-def careful_share(draws: np.ndarray) -> tuple[float, np.ndarray]:
-    """A careful estimate of a class prior, and how sure it is.
-
-    The lower quartile is the best guess where a prior that is too high costs three times as much as one that is too low
-    by as much.
-
-    Args:
-        draws: (b,) estimates from resampled data.
-
-    Returns:
-        The lower quartile, in [0.01, 0.99]; and (2,) a 95% interval.
-    """
-    low, quartile, high = np.quantile(draws, [0.025, 0.25, 0.975])
-    return float(np.clip(quartile, _LEAST_SHARE, 1 - _LEAST_SHARE)), np.array([low, high])

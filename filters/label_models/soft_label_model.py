@@ -64,9 +64,37 @@ class SoftLabelModel(LabelModel, ABC):
         scores = _as_scores(votes)
         self._sorted = [np.sort(column[~np.isnan(column)]) for column in scores.T]
         soft = self._soften(scores)
-        trusted = np.zeros((0, scores.shape[1]), np.int16) if reference is None else self._soften(_as_scores(reference))
+        trusted = np.zeros((0, scores.shape[1]), np.int16)
+        if reference is not None:
+            good = _as_scores(reference)
+            if good.shape[1] != scores.shape[1]:
+                raise ValueError(f"the reference has scores of {good.shape[1]} sources, the pool of {scores.shape[1]}")
+            trusted = self._soften(good)
         nothing = Votes(np.zeros((0, scores.shape[1]), np.int8), np.zeros(0, np.int64))
         return self.learn(Evidence(nothing, soft=SoftVotes(Moments.of(soft), soft, trusted)))
+
+    def fit_patterns(self, patterns: np.ndarray, counts: np.ndarray) -> Self:
+        """Refuses: votes say less than this model needs.
+
+        Args:
+            patterns: (p patterns, m sources) votes.
+            counts: (p,) how many samples show each.
+
+        Raises:
+            ValueError: always; says what to do.
+        """
+        raise ValueError(f"{self.kind} judges scores, not votes: give it scores by fit, or take dawid_skene")
+
+    def predict_patterns(self, patterns: np.ndarray) -> np.ndarray:
+        """Refuses, as `fit_patterns` does.
+
+        Args:
+            patterns: (p patterns, m sources) votes.
+
+        Raises:
+            ValueError: always; says what to do.
+        """
+        raise ValueError(f"{self.kind} judges scores, not votes: give it scores by predict_proba")
 
     def predict_proba(self, votes: np.ndarray) -> np.ndarray:
         """The posterior of every sample.
