@@ -8,8 +8,22 @@ array([0.86, 0.89, 0.14, 0.19])
 
 from chaffinch.filters.label_models.all import All
 from chaffinch.filters.label_models.alone import Alone
+from chaffinch.filters.label_models.anchored import Anchored
+from chaffinch.filters.label_models.clean_vs_pool import CleanVsPool
 from chaffinch.filters.label_models.dawid_skene import DawidSkene
+from chaffinch.filters.label_models.gaussian import Gaussian
 from chaffinch.filters.label_models.majority import Majority
 from chaffinch.filters.label_models.none import Nothing
+from chaffinch.filters.label_models.weighted_majority import WeightedMajority
 
-__all__ = ["All", "Alone", "DawidSkene", "Majority", "Nothing"]
+__all__ = [
+    "All",
+    "Alone",
+    "Anchored",
+    "CleanVsPool",
+    "DawidSkene",
+    "Gaussian",
+    "Majority",
+    "Nothing",
+    "WeightedMajority",
+]

@@ -118,7 +118,9 @@ class DawidSkene(LearnedLabelModel):
         self.confusion_[assumed] = self._assumed(voted[:, assumed], counts)
 
         heard = learned | assumed
-        heard_patterns, heard_counts = merge_patterns(np.where(heard, patterns, 0), counts)
+        heard_patterns, heard_counts = patterns, counts
+        if not heard.all():
+            heard_patterns, heard_counts = merge_patterns(np.where(heard, patterns, 0), counts)
         if self.abstain == "missing":  # rows without a vote are as probable under any model
             votes_cast = heard_patterns.any(axis=1)
             heard_patterns, heard_counts = heard_patterns[votes_cast], heard_counts[votes_cast]

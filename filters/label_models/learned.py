@@ -95,7 +95,9 @@ class LearnedLabelModel(LabelModel, ABC):
         self.order_ = opinions[order]
         place = np.argsort(order)[opinion_of.reshape(-1)]  # (m,) of each source among the opinions
 
-        merged, merged_counts = merge_patterns(patterns[:, self.order_], counts)
+        merged, merged_counts = patterns, counts
+        if not np.array_equal(self.order_, np.arange(patterns.shape[1])):
+            merged, merged_counts = merge_patterns(patterns[:, self.order_], counts)
         excess = np.eye(len(self.order_))
         if discount:
             excess = excess_correlation(merged, merged_counts, self._classes)

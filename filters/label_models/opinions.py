@@ -3,7 +3,7 @@
 import numpy as np
 
 from chaffinch.filters.label_models.common_cause import PairMoments, loadings, residual_variance
-from chaffinch.filters.label_models.votes import merge_patterns, vote_classes
+from chaffinch.filters.label_models.votes import as_votes, vote_classes
 
 FALSE_FINDS = 0.01
 """Expected share of the pairs found that are false, however tests depend on each other (Benjamini and Yekutieli)."""
@@ -30,9 +30,9 @@ def copied_from(patterns: np.ndarray) -> np.ndarray:
     Returns:
         (m,) intp: for each source the first one with the same votes; its own position where there is none before it.
     """
-    _, first, inverse = np.unique(patterns.T, axis=0, return_index=True, return_inverse=True)
-    found: np.ndarray = first[inverse.reshape(-1)].astype(np.intp)
-    return found
+    first: dict[bytes, int] = {}
+    columns = np.asarray(patterns, dtype=np.int8).T
+    return np.array([first.setdefault(column.tobytes(), source) for source, column in enumerate(columns)], np.intp)
 
 
 def excess_correlation(patterns: np.ndarray, counts: np.ndarray, classes: int = 2) -> np.ndarray:
@@ -68,9 +68,9 @@ def excess_correlation(patterns: np.ndarray, counts: np.ndarray, classes: int = 
         classes: k, at least 2.
 
     Returns:
-        (m, m) float64, symmetric, in [0, 1]: 1 on the diagonal and for exact copies, 0 where nothing is shown; never
-        shown for pairs that vote on fewer than 20 samples together, and at most the correlation itself. A source that echoes another's opposite is as
-        redundant as one that echoes it, and has the same excess.
+        (m, m) float64, symmetric, in [0, 1]: 1 on the diagonal and for exact copies, 0 where nothing is shown, as for
+        all pairs that vote on fewer than 20 samples together; at most the correlation itself. A source that echoes
+        another's opposite is as redundant as one that echoes it, and has the same excess.
 
     Raises:
         ValueError: votes are no votes, or counts no counts.
@@ -78,7 +78,10 @@ def excess_correlation(patterns: np.ndarray, counts: np.ndarray, classes: int = 
     Source: one-factor moments as in A. Ratner et al. (2019), arXiv 1810.02840; Y. Benjamini and D. Yekutieli (2001),
         The control of the false discovery rate in multiple testing under dependency, Annals of Statistics 29(4).
     """
-    patterns, counts = merge_patterns(patterns, counts)
+    counts = np.asarray(counts)
+    if counts.shape != (len(patterns),) or (counts < 0).any():
+        raise ValueError(f"{len(patterns)} patterns need as many counts, each 0 or more")
+    patterns, counts = as_votes(patterns)[counts > 0], counts[counts > 0]
     voted = vote_classes(patterns, classes)
     found = np.zeros((patterns.shape[1], patterns.shape[1]))
     copies = copied_from(patterns)
