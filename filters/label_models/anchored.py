@@ -24,8 +24,8 @@ class Anchored(LabelModel):
     prior, f = p q + (1 - p) d gives d = P(vote | drop) = (f - p q) / (1 - p). No source is judged by whether it agrees
     with others, so that one which finds what no other sees (a duplicate filter) keeps its due. Votes are then combined
     by Bayes' rule, as if independent given the class; sources that are one opinion share their weight. A small
-    reference leaves d unsure: it is clipped so that no vote is less probable than 0.01 and than one standard error of
-    d, but for a standard error above 0.25, which counts as 0.25.
+    reference leaves d unsure: no vote gets less than 0.01, nor less than one standard error of d (at most 0.25), before
+    d is made to sum to 1.
 
     The class prior. Whatever samples are looked at, the pool's share of them is at least p times the reference's, so
     that p is at most the ratio of the two. `class_prior_bound_` is the smallest ratio over every single vote (at a

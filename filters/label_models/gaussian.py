@@ -25,6 +25,8 @@ SMALLEST_EIGENVALUE = 0.05
 class Gaussian(SoftLabelModel):
     """Soft votes are normal around a mean per class, with one covariance in both classes; a linear discriminant.
 
+    For sources that judge the same thing: what they have in common is taken to be the class.
+
     Let y be the class and l the soft votes. If sources are independent given the class, Cov(l_i, l_j) = g_i g_j with
     g_i = Cov(l_i, y) / sd(y), so that three sources tell g_i^2 = Cov(i, j) Cov(i, k) / Cov(j, k). `triplet_loadings`
     takes the weighted median over all such triplets and leaves out those whose members are one opinion. The sign is

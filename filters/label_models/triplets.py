@@ -5,8 +5,9 @@ import numpy as np
 FEWEST_TOGETHER = 10
 """Samples that two sources have to share before their correlation is looked at."""
 
-LARGEST_LOADING = 0.95
-"""Of soft votes with the class; even a source without error has only 0.8, for its votes are normal over the pool."""
+LARGEST_LOADING = float(np.sqrt(2 / np.pi))
+"""0.80: the correlation of a normal variable with its sign. No soft vote has more with a class, for it is normal over
+the pool; estimates beyond come from sources that are one opinion, or from chance."""
 
 _MOST_ROUNDS = 20
 _EXCESS = 0.1
@@ -27,7 +28,7 @@ def triplet_loadings(correlation: np.ndarray, common: np.ndarray) -> tuple[np.nd
         common: (m, m) how many samples each is of; below `FEWEST_TOGETHER` a correlation is not looked at.
 
     Returns:
-        (m,) loadings in [-0.95, 0.95], 0 where no triplet tells; most are positive. And (m,) bool, where one tells.
+        (m,) loadings in [-0.8, 0.8], 0 where no triplet tells; most are positive. And (m,) bool, where one tells.
 
     Source: D. Fu et al. (2020), Fast and Three-rious: Speeding Up Weak Supervision with Triplet Methods,
         arXiv 2002.11955, for hard votes; C. Shin et al. (2022), arXiv 2112.03865, for any.

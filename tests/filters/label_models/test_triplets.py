@@ -46,7 +46,7 @@ def slow_loadings(correlation):
     return found
 
 
-@pytest.mark.parametrize("loadings", [[0.5, 0.6, 0.7], [0.9, 0.2, 0.4, 0.6], [0.3] * 8, np.linspace(0.1, 0.9, 20)])
+@pytest.mark.parametrize("loadings", [[0.5, 0.6, 0.7], [0.78, 0.2, 0.4, 0.6], [0.3] * 8, np.linspace(0.1, 0.79, 20)])
 def test_exact_correlations_give_exact_loadings(loadings):
     found, known = find(one_factor(loadings))
     np.testing.assert_allclose(found, loadings, atol=1e-9)
@@ -101,6 +101,14 @@ def test_who_is_seldom_beside_others_is_not_known():
     found, known = triplet_loadings(correlation, common)
     np.testing.assert_allclose(found, [0.5, 0.6, 0.7, 0.0], atol=1e-9)
     assert known.tolist() == [True, True, True, False]
+
+
+def test_no_loading_exceeds_that_of_a_source_without_error():
+    correlation = np.array([[1, 0.8, 0.6], [0.8, 1, 0.2], [0.6, 0.2, 1]])
+    found, _ = find(correlation)  # 0.8 * 0.6 / 0.2 is above 1
+    assert found[0] == pytest.approx(np.sqrt(2 / np.pi))
+    perfect = np.random.default_rng(0).standard_normal(100_000)
+    assert np.corrcoef(perfect, perfect > 0)[0, 1] == pytest.approx(found[0], abs=0.01)
 
 
 def test_sources_that_share_nothing_tell_nothing():
