@@ -7,6 +7,7 @@ from typing import Any
 from chaffinch.filters.fitted import Fitted
 from chaffinch.jobs import kinds
 from chaffinch.jobs.console import table
+from chaffinch.jobs.diagnosis import summarise_diagnosis, tell_accuracy, tell_aspects, tell_change, tell_finding
 from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.experiment import Experiment, JobError
 from chaffinch.jobs.side import Side
@@ -63,13 +64,16 @@ def run_decide(experiment: Experiment) -> dict[str, Any]:
             except RangeError as error:
                 raise ConfigError(str(error)) from error
         timing["samples"] = sum(counts["read"] for counts in verdicts.shards.values())
-    summary = summarise(verdicts, state["filters"])
+    diagnosis = state.get("diagnosis", {})
+    summary = summarise(verdicts, state["filters"]) | summarise_diagnosis(diagnosis)
     before = _kept_before(experiment.output)
     if before is not None and before != summary["kept"]:
         experiment.console.say(f"kept {summary['kept']} samples; before, it was {before}")
     files.write_bytes(files.join(experiment.output, "summary.json"), (json.dumps(summary, indent=1) + "\n").encode())
     if config.labels is not None and "labels" in state:
         _tell_labels(experiment, len(config.labels), state["labels"])
+    for finding in diagnosis.get("findings", ()):
+        experiment.console.warn(tell_finding(finding))
     if frozen is not None:
         _warn_of_drift(experiment, state["filters"])
     check_counts(summary)
@@ -130,19 +134,33 @@ def show(summary: Mapping[str, Any]) -> str:
         summary: summary.json's content.
 
     Returns:
-        Each filter's coverage, votes and what only it dropped, then the counts.
+        Each filter's coverage, votes, what only it dropped, what changes without it and how often it is right with its
+        95% interval; how many independent filters there are in an aspect; then the counts.
     """
     rows = [
         [
             name,
             *(f"{found[part]:.1%}" for part in ("coverage", "keep", "drop", "conflict")),
             f"{found['only_drop']}",
+            tell_change(found),
+            tell_accuracy(found),
             "veto" if "weight" not in found else f"{found['weight']:.2f}",
         ]
         for name, found in summary["filters"].items()
     ]
-    header = ["filter", "covers", "votes keep", "votes drop", "conflicts", "only it drops", "weight"]
+    header = [
+        "filter",
+        "covers",
+        "votes keep",
+        "votes drop",
+        "conflicts",
+        "only it drops",
+        "if left out",
+        "accuracy",
+        "weight",
+    ]
     lines = [table(header, rows)] if rows else []
+    lines += tell_aspects(summary)
     lines += [
         _tell_quality(name, found) for name, found in summary["filters"].items() if found.get("retained") is not None
     ]

@@ -17,6 +17,7 @@ FEWEST_SAMPLES = 500
 
 _WIDTH = 1.959964  # standard deviations on each side: 95%
 _FEWEST_DRAWS = 10
+_GRANTED = "taken for granted: the votes do not tell"
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,20 @@ class Accuracy:
             NaN where the label model does not judge by votes.
         edge_interval: (m, 2) its 95% interval; NaN where there is none.
         prior_interval: 95% interval of an estimated class prior; None where there is none.
-        note: why intervals are missing, or what they rest on.
+        notes: (m,) why a filter has no interval, or what the interval rests on.
     """
 
     interval: np.ndarray
     edge: np.ndarray
     edge_interval: np.ndarray
     prior_interval: tuple[float, float] | None
-    note: str
+    notes: tuple[str, ...]
+
+    @classmethod
+    def without_intervals(cls, edge: np.ndarray, prior_interval: tuple[float, float] | None, reason: str) -> "Accuracy":
+        """(m,) edges, and why there is nothing to be said of how sure they are."""
+        unknown = np.full((len(edge), 2), np.nan)
+        return cls(unknown, edge, unknown, prior_interval, (reason,) * len(edge))
 
     @property
     def worse_than_chance(self) -> np.ndarray:
@@ -73,7 +80,7 @@ def measure_accuracy(refits: Refits, draws: int = DRAWS, seed: int = SEED) -> Ac
     The interval is the estimate and 1.96 standard deviations of the draws, in log odds, to both sides: with a few dozen
     draws that is steadier than their quantiles. Where so many fits on all samples are too much work, each draw has
     fewer, and its spread is brought to the size of the pool by the root of their ratio. What a model says of its own
-    interval is taken over.
+    interval is taken over. Two filters have none: a fit to them is steady, and yet rests on more than their votes.
 
     Args:
         refits: the aspect's label model and evidence.
@@ -88,27 +95,31 @@ def measure_accuracy(refits: Refits, draws: int = DRAWS, seed: int = SEED) -> Ac
     """
     model, votes = refits.model, refits.evidence.votes
     m, total = votes.patterns.shape[1], int(votes.counts.sum())
-    unknown = np.full((m, 2), np.nan)
+    unknown = np.full(m, np.nan)
     if model.is_soft:
-        return Accuracy(unknown, unknown[:, 0], unknown, None, f"{model.kind} judges by scores, not by votes")
+        return Accuracy.without_intervals(unknown, None, f"{model.kind} judges by scores, not by votes")
     if not total or np.isnan(model.accuracy_).all():
         reason = f"{model.kind} is a rule that does not estimate it" if total else "there is no vote"
-        return Accuracy(unknown, unknown[:, 0], unknown, None, reason)
+        return Accuracy.without_intervals(unknown, None, reason)
     edge = measure_edges(model, votes)
     if hasattr(model, "accuracy_interval_"):
         interval = np.asarray(model.accuracy_interval_, np.float64).reshape(m, 2)
         apart = interval - model.accuracy_[:, None]
         note = f"by the bootstrap of {model.kind} itself"
-        return Accuracy(interval, edge, edge[:, None] + apart, _own_prior_interval(model), note)
+        return Accuracy(interval, edge, edge[:, None] + apart, _own_prior_interval(model), (note,) * m)
+    if model.needs_peers and 1 < len({column.tobytes() for column in votes.patterns.T if column.any()}) < 3:
+        reason = "two filters do not determine it: each could be what the other echoes"
+        return Accuracy.without_intervals(edge, _own_prior_interval(model), reason)
     samples = refits.most_samples(draws, FEWEST_SAMPLES)
     if samples is None:
-        return Accuracy(unknown, edge, unknown, _own_prior_interval(model), "refitting would take too long")
+        return Accuracy.without_intervals(edge, _own_prior_interval(model), "refitting would take too long")
     found = [
         (fitted.accuracy_, measure_edges(fitted, drawn), getattr(fitted, "class_prior_", np.nan))
         for fitted, drawn in refits.resampled(draws, seed, samples)
     ]
     if len(found) < _FEWEST_DRAWS:
-        return Accuracy(unknown, edge, unknown, _own_prior_interval(model), "it could not be fitted to resampled votes")
+        reason = "it could not be fitted to resampled votes"
+        return Accuracy.without_intervals(edge, _own_prior_interval(model), reason)
     scale = np.sqrt(samples / total)
     accuracies, edges, priors = (np.array(part, np.float64) for part in zip(*found, strict=True))
     cast = (votes.counts[:, None] * (votes.patterns != 0)).sum(axis=0)
@@ -122,7 +133,8 @@ def measure_accuracy(refits: Refits, draws: int = DRAWS, seed: int = SEED) -> Ac
         estimate = np.array([getattr(model, "class_prior_", np.nan)])
         low, high = _spread_log_odds(estimate, priors[:, None], scale, np.array([total]))[0]
         prior = None if np.isnan(low) else (float(low), float(high))
-    return Accuracy(interval, edge, edge[:, None] + width[:, None] * np.array([-1, 1]), prior, note)
+    notes = tuple(_GRANTED if np.isnan(bounds).any() else note for bounds in interval)
+    return Accuracy(interval, edge, edge[:, None] + width[:, None] * np.array([-1, 1]), prior, notes)
 
 
 def _own_prior_interval(model: LabelModel) -> tuple[float, float] | None:

@@ -175,10 +175,10 @@ def _remedy(
         missing = "keep" if "never_keeps" in told else "drop"
         other = "`require: true`" if missing == "keep" else "leave it out"
         return f"give it a `{missing}:` range that holds some scores, or {other}"
-    turn = "see whether its `keep:` and `drop:` are the right way round; otherwise " if reversed_ else ""
+    turn = "; or swap its `keep:` and `drop:`, if they are the wrong way round" if reversed_ else ""
     if places[index] == aspect:
-        return f"{turn}see whether its ranges say what they should, or give it an aspect of its own, or `require: true`"
+        return f"see whether its ranges say what they should, or give it an aspect of its own, or `require: true`{turn}"
     others = [name for name, place in zip(names, places, strict=True) if place == places[index]]
     others.remove(names[index])
     beside = f" together with {', '.join(others)}" if others else ""
-    return f"{turn}give it `aspect: {places[index]}`{beside}, or `require: true`"
+    return f"give it `aspect: {places[index]}`{beside}, or `require: true`{turn}"

@@ -1,6 +1,6 @@
 """The diagnosis of an ensemble: everything that its counted vote patterns tell, as plain JSON values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -85,7 +85,7 @@ def diagnose(
         for place, name in enumerate(names):
             filters[name] = {
                 "accuracy_interval": _interval(accuracy.interval[place]),
-                "accuracy_note": _note(accuracy, place),
+                "accuracy_note": accuracy.notes[place],
                 "worse_than_chance": bool(worse[place]),
             }
         aspects[aspect] = _describe_aspect(names, model, refits[aspect], accuracy, standing)
@@ -98,14 +98,6 @@ def diagnose(
         "patterns": list_patterns(fitted, patterns, counts),
         "findings": findings,
     }
-
-
-def warnings_of(diagnosis: Mapping[str, Any]) -> list[str]:
-    """What a user has to be told: each finding as a sentence."""
-    return [
-        f"filter {one['filter']}, aspect {one['aspect']}: {one['wrong']}: {one['remedy']}"
-        for one in diagnosis["findings"]
-    ]
 
 
 def _describe_aspect(
@@ -164,13 +156,6 @@ def _describe_agreement(fitted: Fitted, evidence: Evidence) -> dict[str, Any]:
         "kappa": [[_known(value) for value in row] for row in found.kappa],
         "common": found.common.tolist(),
     }
-
-
-def _note(accuracy: Accuracy, place: int) -> str:
-    """Why a filter has no interval, or what the interval rests on."""
-    if np.isnan(accuracy.interval[place]).any() and not np.isnan(accuracy.edge).all() and "fit" in accuracy.note:
-        return "taken for granted: the votes do not tell" if "fits" in accuracy.note else accuracy.note
-    return accuracy.note
 
 
 def _interval(bounds: Sequence[float] | np.ndarray | None) -> list[float | None] | None:

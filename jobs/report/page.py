@@ -11,6 +11,7 @@ from plotly.offline import get_plotlyjs
 from chaffinch.jobs.pages import html, theme
 from chaffinch.jobs.report import charts, words
 from chaffinch.jobs.report.contents import Contents
+from chaffinch.jobs.report.ensemble import describe_ensemble, draw_beyond_chance
 
 _VOTES = {1: "keep", 0: "abstain", -1: "drop"}
 _SIGNS = {1: "+", 0: "\N{MIDDLE DOT}", -1: "\N{MINUS SIGN}"}
@@ -40,6 +41,7 @@ def render(contents: Contents) -> str:
         usable=summary["read"] - summary["rejected"],
         filters=_filters(contents),
         aspects=_aspects(contents),
+        ensemble=describe_ensemble(contents),
         cut=_cut(contents),
         cards={pick: _card(contents, pick) for pick in contents.views},
         whole=len(sample) == summary["read"],
@@ -59,6 +61,9 @@ def _figures(contents: Contents) -> Markup:
     }
     if len(fitted.names) > 1:
         figures["agreement"] = charts.draw_agreement(fitted.names, *charts.find_agreement(sample))
+    found = contents.state.get("diagnosis", {}).get("agreement", {"filters": []})
+    if len(found["filters"]) > 1:
+        figures["beyond-chance"] = draw_beyond_chance(found["filters"], found["kappa"], found["common"])
     for index, name in enumerate(fitted.names):
         figures[f"score-{name}"] = charts.draw_scores(
             sample.scores[index][usable], sample.votes[usable, index], fitted.ranges[index]

@@ -32,7 +32,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(vote, accuracies, w
         found = measure_accuracy(prepare(votes, DawidSkene(), work), draws=12, seed=seed)
         held += [low <= truth <= high for truth, (low, high) in zip(accuracies, found.interval, strict=True)]
         priors.append(found.prior_interval[0] <= 0.6 <= found.prior_interval[1])
-        thinned += "samples each" in found.note
+        thinned += "samples each" in found.notes[0]
     assert 0.88 <= np.mean(held) <= 0.995
     assert np.mean(priors) >= 0.82
     assert thinned == (0 if work == 1e9 else 40)
@@ -89,13 +89,18 @@ def test_what_was_not_learned_has_no_interval_and_says_why(vote):
     votes = planted(vote, 300, 1)
     rule = measure_accuracy(prepare(votes, Majority()))
     assert np.isnan(rule.interval).all()
-    assert "rule" in rule.note
+    assert "rule" in rule.notes[0]
     alone = measure_accuracy(prepare(votes[:, :1], Alone()))
     assert np.isnan(alone.interval).all()
     assert not alone.worse_than_chance.any()
+    pair = measure_accuracy(prepare(votes[:, :2], DawidSkene()))
+    assert np.isnan(pair.interval).all()
+    assert "two filters" in pair.notes[0]
+    copied = measure_accuracy(prepare(votes[:, [0, 1, 1]], DawidSkene()))
+    assert np.isnan(copied.interval).all()
     hurried = measure_accuracy(prepare(planted(vote, 3000, 1), DawidSkene(), work=10))
     assert np.isnan(hurried.interval).all()
-    assert "too long" in hurried.note
+    assert "too long" in hurried.notes[0]
 
 
 def test_refits_leave_the_fitted_model_as_it_was(vote):

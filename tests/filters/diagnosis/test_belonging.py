@@ -60,7 +60,7 @@ def test_filters_without_anything_in_common_each_get_an_aspect(vote):
     assert list(standing.proposed) == ["quality", "b_apart", "quality_apart"]
 
 
-def test_ranges_the_wrong_way_round_are_suspected_first(vote):
+def test_ranges_the_wrong_way_round_are_suspected(vote):
     generator = np.random.default_rng(1)
     truth = generator.random(4000) < 0.6
     votes = np.stack([vote(generator, truth, accuracy) for accuracy in (0.85, 0.8, 0.2, 0.75)], 1)
@@ -68,7 +68,7 @@ def test_ranges_the_wrong_way_round_are_suspected_first(vote):
     (finding,) = standing.findings
     assert finding.filter == "c"
     assert {"raises", "worse_than_chance", "disagrees"} <= set(finding.problems)
-    assert finding.remedy.startswith("see whether its `keep:` and `drop:` are the right way round")
+    assert finding.remedy.endswith("or swap its `keep:` and `drop:`, if they are the wrong way round")
 
 
 def test_filters_that_cast_one_kind_of_vote_are_named(vote):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from chaffinch.filters.diagnosis.diagnosis import describe_filters, diagnose, warnings_of
+from chaffinch.filters.diagnosis.diagnosis import describe_filters, diagnose
 from chaffinch.filters.diagnosis.influence import leave_out
 from chaffinch.filters.diagnosis.keeping import KeepRule
 from chaffinch.filters.diagnosis.refits import gather_refits
@@ -112,15 +112,15 @@ def test_the_aspects_check_is_part_of_it_and_warns_once_a_filter(judge, and_pool
     votes, names = and_pool
     fitted, evidence = judge(votes, ["quality"] * 5, {"quality": DawidSkene()}, names)
     filters, diagnosis = run(fitted, evidence, votes, KeepRule(0.4))
-    (warning,) = warnings_of(diagnosis)
-    assert warning.startswith("filter duplicates, aspect quality: ")
-    assert "`aspect: duplicates`" in warning
+    (finding,) = diagnosis["findings"]
+    assert (finding["filter"], finding["aspect"]) == ("duplicates", "quality")
+    assert "`aspect: duplicates`" in finding["remedy"]
     assert filters["duplicates"]["worse_than_chance"]
     assert not filters["clip"]["worse_than_chance"]
     # The remedy is one: with it nothing is found any more.
     models = {"quality": DawidSkene(), "duplicates": Alone()}
     mended, evidence = judge(votes, ["quality"] * 4 + ["duplicates"], models, names)
-    assert not warnings_of(run(mended, evidence, votes, KeepRule(0.4))[1])
+    assert not run(mended, evidence, votes, KeepRule(0.4))[1]["findings"]
 
 
 def test_equal_input_gives_equal_json_and_it_is_strict(judge, and_pool):

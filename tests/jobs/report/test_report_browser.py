@@ -14,7 +14,7 @@ def test_every_figure_is_drawn(decided, browse, parse):
     page = browse(decided.output / "report.html", "--dump-dom")
     assert 'data-drawn="yes"' in page
     charts = parse(decided.page).find("div", "chart")
-    assert len(charts) == 3 + len(decided.summary["filters"])
+    assert len(charts) == 4 + len(decided.summary["filters"])
     for chart in charts:
         _, _, rest = page.partition(f'id="{chart.attributes["id"]}"')
         assert "main-svg" in rest[:3000], chart.attributes["id"]

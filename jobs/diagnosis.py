@@ -1,0 +1,72 @@
+"""What the table and the warnings that end a run tell of the ensemble."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_MOST_PAIRS = 6
+_TOLD = ("label_model", "filters", "class_prior", "effective_sources", "correlated")
+
+
+def summarise_diagnosis(diagnosis: Mapping[str, Any]) -> dict[str, Any]:
+    """What summary.json repeats of the diagnosis in fitted.json.
+
+    Args:
+        diagnosis: of the ensemble; empty where nothing was fitted.
+
+    Returns:
+        "aspects": per aspect its label model, filters, class prior, effective sources and correlated pairs; "findings":
+        filters that do not belong where they stand. Empty where nothing was fitted.
+    """
+    if not diagnosis:
+        return {}
+    aspects = {name: {part: found[part] for part in _TOLD} for name, found in diagnosis["aspects"].items()}
+    return {"aspects": aspects, "findings": diagnosis["findings"]}
+
+
+def tell_accuracy(found: Mapping[str, Any]) -> str:
+    """How often a filter is right, with its 95% interval: such as "84% (82-86)"; "n/a" where that is not estimated."""
+    if found.get("accuracy") is None:
+        return "n/a" if "accuracy" in found else ""
+    interval = found.get("accuracy_interval")
+    if interval is None:
+        return f"{found['accuracy']:.0%} (?)"
+    low, high = (f"{100 * bound:.0f}" for bound in interval)
+    return f"{found['accuracy']:.0%} ({low}-{high})"
+
+
+def tell_change(found: Mapping[str, Any]) -> str:
+    """The share of samples whose decision changes if a filter is left out; "n/a" where that cannot be said."""
+    share = found.get("left_out_changes")
+    return "n/a" if share is None else f"{share:.1%}"
+
+
+def tell_aspects(summary: Mapping[str, Any]) -> list[str]:
+    """A line for each aspect with several filters: how many independent ones they are worth, and which are alike.
+
+    Args:
+        summary: summary.json's content.
+    """
+    lines = []
+    for name, found in summary.get("aspects", {}).items():
+        if len(found["filters"]) < 2 or found["effective_sources"] is None:
+            continue
+        line = f"aspect {name}: {len(found['filters'])} filters count as {found['effective_sources']:.1f} independent"
+        pairs = [f"{' and '.join(pair['filters'])} {pair['excess_correlation']:.2f}" for pair in found["correlated"]]
+        if pairs:
+            more = f" and {len(pairs) - _MOST_PAIRS} more pairs" if len(pairs) > _MOST_PAIRS else ""
+            line += f"; alike beyond what they judge: {', '.join(pairs[:_MOST_PAIRS])}{more}"
+        lines.append(line)
+    count = len(summary.get("findings", ()))
+    if count:
+        told = (
+            "1 filter does not belong where it stands"
+            if count == 1
+            else f"{count} filters do not belong where they stand"
+        )
+        lines.append(f"{told}: see the warnings")
+    return lines
+
+
+def tell_finding(finding: Mapping[str, Any]) -> str:
+    """A filter that does not belong where it stands, in one sentence with what to do."""
+    return f"filter {finding['filter']}, aspect {finding['aspect']}: {finding['wrong']}; {finding['remedy']}"
