@@ -1,6 +1,7 @@
 """The whole diagnosis: what leaving a filter out changes, aspects, effective sources, bounds and plain JSON."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,11 @@ from chaffinch.filters.diagnosis.diagnosis import describe_filters, diagnose
 from chaffinch.filters.diagnosis.influence import leave_out
 from chaffinch.filters.diagnosis.keeping import KeepRule
 from chaffinch.filters.diagnosis.refits import gather_refits
+from chaffinch.filters.ensemble import Ensemble
 from chaffinch.filters.label_models import All, Alone, DawidSkene, Majority, Nothing
+from chaffinch.filters.label_models.anchored import Anchored
+from chaffinch.filters.label_models.evidence import Votes
+from chaffinch.filters.label_models.gaussian import Gaussian
 from chaffinch.filters.label_models.votes import count_patterns
 
 
@@ -175,3 +180,40 @@ def test_many_patterns_are_diagnosed_on_some_samples(judge, vote):
     assert found["accuracy_interval"][0] < 0.65 < found["accuracy_interval"][1]
     assert len(diagnosis["patterns"]["patterns"]) == 256
     assert not diagnosis["findings"]
+
+
+def test_a_model_with_a_reference_says_itself_how_sure_it_is(judge, mixed, vote):
+    generator = np.random.default_rng(0)
+    good = np.ones(300, bool)
+    columns = [vote(generator, good, accuracy, 0.9) for accuracy in (0.85, 0.8, 0.7, 0.95, 1.0)]
+    reference = Votes(*count_patterns(np.stack(columns, 1)))
+    fitted, evidence = judge(mixed, ["match"] * 3 + ["language", None], {"match": Majority(), "language": Alone()})
+    evidence = replace(evidence, reference=reference)
+    models = {"match": Anchored(), "language": Alone()}
+    fitted = replace(fitted, ensemble=Ensemble.fit(["match"] * 3 + ["language", None], models, evidence))
+    filters, diagnosis = run(fitted, evidence, mixed, KeepRule(0.3))
+    model = fitted.ensemble.aspects["match"][1]
+    assert filters["f0"]["accuracy_interval"] == pytest.approx(model.accuracy_interval_[0].tolist(), abs=1e-6)
+    assert "anchored" in filters["f0"]["accuracy_note"]
+    assert diagnosis["aspects"]["match"]["class_prior_interval"] == pytest.approx(
+        model.class_prior_interval_.tolist(), abs=1e-6
+    )
+    assert filters["f0"]["left_out_changes"] > 0.01
+    assert not diagnosis["findings"]
+
+
+def test_what_scores_decide_is_left_out_with_a_reason(judge, mixed):
+    fitted, evidence = judge(mixed, ["match"] * 4 + [None], {"match": Majority()})
+    generator = np.random.default_rng(0)
+    match = generator.random(500) < 0.5
+    scores = [match + generator.normal(0, 0.7, 500) for _ in range(4)]
+    model = Gaussian().fit(np.stack(scores, 1))
+    fitted = replace(fitted, ensemble=Ensemble({"match": ((0, 1, 2, 3), model)}))
+    filters, diagnosis = run(fitted, evidence, mixed, KeepRule(0.3))
+    json.dumps([filters, diagnosis], allow_nan=False)
+    assert "scores" in filters["f0"]["accuracy_note"]
+    assert filters["f0"]["left_out_changes"] is None
+    assert "scores" in filters["f0"]["left_out_note"]
+    assert diagnosis["patterns"]["patterns"][0]["probability"] is None
+    assert diagnosis["patterns"]["uncovered"]["probability"] is None
+    assert diagnosis["agreement"]["kappa"][0][1] > 0.2
