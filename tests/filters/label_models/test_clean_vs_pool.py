@@ -127,6 +127,16 @@ def test_a_row_is_judged_by_the_fit_that_has_not_seen_it():
     np.testing.assert_array_equal(wider.slopes_[fold], plain.slopes_[fold])
 
 
+def test_a_large_pool_is_thinned_evenly():
+    pool, reference = some_soft(45_000, m=2, missing=0), some_soft(30, m=2, seed=1, shift=1.0, missing=0)
+    order = np.random.default_rng(0).permutation(len(pool))
+    straight = CleanVsPool().learn(evidence(pool, reference))
+    assert CleanVsPool().learn(evidence(pool[order], reference)).state() == straight.state()
+    small = CleanVsPool(class_prior=straight.class_prior_).learn(evidence(pool[:20_000], reference))
+    rows = some_soft(200, m=2, seed=5, missing=0)
+    np.testing.assert_allclose(small.predict_soft(rows), straight.predict_soft(rows), atol=0.03)
+
+
 def test_folds_are_alike_in_size_and_depend_on_the_row_alone():
     soft = some_soft(5000)
     found = folds(soft)
