@@ -1,0 +1,187 @@
+"""What label models share that learn error rates from pairs of sources: roles, pseudo-votes, and Bayes' rule."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from chaffinch.filters.label_models.dawid_skene import ASSUMED_ACCURACY
+from chaffinch.filters.label_models.expectation import expect
+from chaffinch.filters.label_models.learned import LearnedLabelModel
+from chaffinch.filters.label_models.moments import PairCounts, majority_shares
+from chaffinch.filters.label_models.votes import class_shares, vote_classes
+
+LEAST_SMOOTHING = 1e-3
+"""Of a pseudo-vote, which keeps the posterior off 0 and 1 where no smoothing is asked for."""
+
+
+@dataclass(kw_only=True)
+class PairwiseLabelModel(LearnedLabelModel):
+    """Base of label models that learn P(vote given class) from what pairs of sources vote, given the class prior.
+
+    A source that no other votes beside is taken to be right with probability 0.9. One that always abstains has no
+    influence; nor has one that always votes the same, unless it abstains at times and voting is informative.
+
+    Attributes:
+        classes: k, at least 2. Two classes are voted -1 (drop) and +1 (keep), more are voted 1..k.
+        form: confusion: every source has its own probability of every vote for every class. one_coin: it has one
+            number. None: confusion for two classes, one_coin for more.
+        voting: missing: where a source votes has nothing to do with the class. informative: it has. None: informative
+            if more than half of the votes are cast by sources that ever vote for one class only.
+        smoothing: pseudo-votes per source and class, 0 or more; a thousandth at least.
+        class_prior_: P(keep), given or estimated; with `classes=k`, (k,) shares.
+        confusion_: (m sources, k classes, k votes) P(vote given class): given that the source votes, so that it sums to
+            1 over votes, or with informative voting as it is, so that it sums to P(source votes given class).
+    """
+
+    needs_peers: ClassVar[bool] = True
+    by_source: ClassVar[tuple[str, ...]] = ("accuracy_", "confusion_")
+
+    classes: int = 2
+    form: Literal["confusion", "one_coin"] | None = None
+    voting: Literal["missing", "informative"] | None = None
+    smoothing: float = 1.0
+
+    class_prior_: float | np.ndarray = field(init=False, repr=False, compare=False)
+    confusion_: np.ndarray = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Checks the settings.
+
+        Raises:
+            ValueError: a setting is out of its range.
+        """
+        super().__post_init__()
+        if not 2 <= self.classes <= 127:
+            raise ValueError(f"classes is {self.classes}: give a number from 2 to 127")
+        if self.form not in ("confusion", "one_coin", None):
+            raise ValueError(f"form is {self.form!r}: take 'confusion' or 'one_coin', or leave it out")
+        if self.voting not in ("missing", "informative", None):
+            raise ValueError(f"voting is {self.voting!r}: take 'missing' or 'informative', or leave it out")
+        if not 0 <= self.smoothing < np.inf:
+            raise ValueError(f"smoothing is {self.smoothing}: give a number of pseudo-votes, 0 or more, such as 1")
+        class_shares(self.class_prior, self.classes)
+
+    @abstractmethod
+    def _solve(
+        self, pairs: PairCounts, learned: np.ndarray, prior: np.ndarray, *, informative: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The error rates that pairs speak for.
+
+        Args:
+            pairs: of all opinions.
+            learned: (m,) bool, the l opinions that can be learned.
+            prior: (k,) class prior.
+            informative: whether rates count how often a source votes.
+
+        Returns:
+            (l, k votes, k classes) P(vote given class), and (l,) bool, where they could be learned after all.
+
+        Raises:
+            ValueError: nothing can be learned.
+        """
+
+    @property
+    def _has_one_coin(self) -> bool:
+        """Whether each source has one number."""
+        return self.form == "one_coin" or (self.form is None and self.classes > 2)
+
+    def _fit(self, patterns: np.ndarray, counts: np.ndarray) -> None:
+        """Adds up pairs, has them solved, and says what sources are worth."""
+        k = self.classes
+        voted = vote_classes(patterns, k)
+        pairs = PairCounts.of(voted, counts, k)
+        informative = self._is_informative(pairs.votes)
+        prior = class_shares(self.class_prior, k)
+        if self.class_prior is None:
+            prior = majority_shares(voted, counts, self.shares(voted != k), k)
+        learned, assumed = _roles(pairs, informative=informative)
+        rates = np.ones((len(learned), k, k))
+        known = np.zeros(len(learned), dtype=bool)
+        if learned.any():
+            rates[learned], known[learned] = self._solve(pairs, learned, prior, informative=informative)
+        self.class_prior_ = float(prior[1]) if k == 2 else prior
+        assumed |= learned & ~known
+        self.confusion_ = self._smoothed(rates, known, assumed, pairs, prior, informative=informative)
+        cast = pairs.votes.sum(axis=1)
+        right = np.einsum("jyy,y->j", self.confusion_, prior)
+        self.accuracy_ = np.where(cast > 0, right / np.einsum("jyv,y->j", self.confusion_, prior), np.nan)
+        self.accuracy_[assumed] = ASSUMED_ACCURACY
+        self.weight_ = self._weight(pairs.votes, informative=informative)
+
+    def _predict(self, patterns: np.ndarray) -> np.ndarray:
+        """Bayes' rule over the votes that are cast."""
+        k = self.classes
+        voted = vote_classes(patterns, k)
+        prior = np.array([1 - self.class_prior_, self.class_prior_]) if k == 2 else np.asarray(self.class_prior_, float)
+        confusion = self.confusion_.reshape(voted.shape[1], k, k)  # JSON forgets empty axes
+        informs = (confusion != confusion[:, :1]).any(axis=(1, 2))
+        shares = self.shares(voted != k)
+        shares = None if shares is None else np.ascontiguousarray(shares[:, informs].T)
+        posterior, _ = expect(np.log(prior), confusion[informs], np.ascontiguousarray(voted[:, informs].T), shares)
+        posterior = np.where((voted[:, informs] == k).all(axis=1), prior[:, None], posterior)
+        return posterior[1] if k == 2 else posterior.T
+
+    def _is_informative(self, votes: np.ndarray) -> bool:
+        """Whether it counts on which class sources speak up; (m, k) votes."""
+        if self.voting is not None:
+            return self.voting == "informative"
+        one_sided = (votes > 0).sum(axis=1) == 1
+        return bool(2 * votes[one_sided].sum() > votes.sum())
+
+    def _smoothed(
+        self,
+        rates: np.ndarray,
+        known: np.ndarray,
+        assumed: np.ndarray,
+        pairs: PairCounts,
+        prior: np.ndarray,
+        *,
+        informative: bool,
+    ) -> np.ndarray:
+        """(m, k classes, k votes) rates with pseudo-votes: evenly over votes, or as the source votes on all classes."""
+        k, extra = self.classes, max(self.smoothing, LEAST_SMOOTHING)
+        cast = pairs.votes.sum(axis=1)
+        if informative:
+            shares = (pairs.votes / max(pairs.samples, 1))[:, :, None]
+            mass = pairs.samples * prior
+            smoothed = (mass * rates + extra * shares) / (mass + extra)
+            smoothed = np.where(shares > 0, smoothed, 1.0)  # votes never seen say nothing
+        else:
+            mass = (cast[:, None] * prior)[:, None, :]
+            given = rates / np.maximum(rates.sum(axis=1, keepdims=True), 1e-300)
+            smoothed = (mass * given + extra / k) / (mass * given.sum(axis=1, keepdims=True) + extra)
+        smoothed[~known] = 1.0 if informative else 1 / k
+        coin = np.full((k, k), (1 - ASSUMED_ACCURACY) / (k - 1))
+        np.fill_diagonal(coin, ASSUMED_ACCURACY)
+        smoothed[assumed] = coin
+        return smoothed.transpose(0, 2, 1)
+
+    def _weight(self, votes: np.ndarray, *, informative: bool) -> np.ndarray:
+        """(m,) log odds of what a vote is worth, were classes equally frequent."""
+        k = self.classes
+        right = np.einsum("jyy->jy", self.confusion_)
+        if informative:  # how sure a vote makes of its class, over the votes that are cast
+            sure = right / self.confusion_.sum(axis=1)
+            balanced = (votes * sure).sum(axis=1) / np.maximum(votes.sum(axis=1), 1)
+        else:
+            balanced = (right / self.confusion_.sum(axis=2)).mean(axis=1)
+        balanced = np.clip(balanced, 1e-12, 1 - 1e-12)
+        weight = np.maximum(0.0, np.log((k - 1) * balanced / (1 - balanced)))
+        return np.where((votes.sum(axis=1) > 0) & (weight > 1e-12), weight, 0.0)
+
+
+def _roles(pairs: PairCounts, *, informative: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Which sources the data can judge, and which are taken for granted: two (m,) bools, never both."""
+    votes = pairs.votes
+    heard = votes.sum(axis=1) > 0
+    if informative:
+        beside = np.outer(heard, heard)
+        constant = votes.max(axis=1, initial=0) == pairs.samples
+    else:
+        beside = pairs.together > 0
+        constant = (votes > 0).sum(axis=1) == 1
+    np.fill_diagonal(beside, False)
+    assumed = heard & ~beside.any(axis=1)
+    return heard & ~assumed & ~constant, assumed
