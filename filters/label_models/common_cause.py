@@ -105,6 +105,8 @@ def loadings(correlation: np.ndarray, weight: np.ndarray, start: np.ndarray | No
         (m,) l, each source's correlation with the common cause, in [-0.99, 0.99]; 0 for a source without a pair. The
         sum is 0 or more, since the sign of all together is open.
     """
+    if not len(weight):
+        return np.zeros(0)
     weight = weight / max(weight.max(initial=0), 1e-300)
     np.fill_diagonal(weight, 0)
     target = weight * correlation
@@ -146,7 +148,7 @@ def residual_variance(
     np.fill_diagonal(weight, 0)
     slope = np.diag(weight @ found**2) + weight * np.outer(found, found)
     values, vectors = np.linalg.eigh(slope)
-    values = np.maximum(values, max(values[-1], 1e-300) * 1e-10)
+    values = np.maximum(values, max(values[-1] * 1e-10, 1e-100))
     inverse = (vectors / values) @ vectors.T
     share = weight * found / np.maximum(pairs.common, 1)  # (m, m): what pair i, j moves l[i] by, per sample
     tilt = share * pairs.correlation

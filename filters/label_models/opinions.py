@@ -13,6 +13,8 @@ FEWEST_EXPECTED = 5.0
 """Samples that each cell of a pair's 2 x 2 table has to expect, were the pair independent, before it is tested."""
 FEWEST_COMMON = 4 * FEWEST_EXPECTED
 """Samples on which both sources of a pair have to vote, below which no table can expect that."""
+MOST_SOURCES = 256
+"""Sources with such pairs beyond which only exact copies are found: time grows with their square and the patterns."""
 LARGEST = 0.99
 """Excess correlation of sources that never differ where both vote, but are no copies, since one votes on more."""
 
@@ -57,6 +59,8 @@ def excess_correlation(patterns: np.ndarray, counts: np.ndarray, classes: int = 
     be the truth that the others echo: the loadings are not determined, and nothing is found but exact copies. Ten
     sources that agree because they share a fault, and ten that agree because they are right, differ only in how they
     agree with others; beside many sources the one explanation fits, and the other does not.
+
+    Beyond 256 sources that have 20 samples in common with another, as in large crowds, only copies are looked for.
 
     With k > 2 classes each class is set against the rest, and a pair is found where it is in more than half of those
     that can be tested; its excess is the mean over them. One cause has k - 1 dimensions then, so that this is a rough,
@@ -111,7 +115,7 @@ def _excess(signs: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarr
     np.fill_diagonal(usable, False)
     excess, tested = np.zeros(usable.shape), np.zeros(usable.shape, dtype=bool)
     known = np.flatnonzero(usable.any(axis=1))
-    if len(known) < 3:
+    if not 3 <= len(known) <= MOST_SOURCES:
         return excess, tested
     between = np.ix_(known, known)
     pairs, usable, signs = pairs.among(known), usable[between], signs[:, known]
@@ -240,7 +244,7 @@ def opinion_weights(correlation: np.ndarray, voting: np.ndarray) -> np.ndarray:
     branches: list[list[int]] = [[int(source)] for source in linked]
     sizes = [weight[:, source].copy() for source in linked]
     for one, two, distance, _ in merges:
-        h = min(1.0 - distance, 1 - 1e-7)  # of copies: the limit is 1, but at h = 1 it reads 0 / 0
+        h = min(1.0 - distance, 1 - 1e-5)  # of copies: at 1 the formula reads 0 / 0, and near 1 it rounds to noise
         if h <= 1e-9:  # from here on branches are independent
             break
         left, right = int(one), int(two)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
 from chaffinch.filters import label_models
-from chaffinch.filters.label_models import All, DawidSkene, Majority, Nothing
+from chaffinch.filters.label_models import All, DawidSkene, Majority, Nothing, WeightedMajority
 from chaffinch.filters.label_models.votes import count_patterns, distinct_patterns, merge_patterns
 
 VOTES = nps.arrays(
@@ -27,6 +27,8 @@ MODELS = [
     DawidSkene(form="one_coin"),
     DawidSkene(abstain="symbol"),
     DawidSkene(abstain="symbol", form="one_coin"),
+    WeightedMajority(),
+    WeightedMajority(class_prior=0.3),
 ]
 each_model = pytest.mark.parametrize(
     "described", [pytest.param(model.state(), id=f"{model.kind}-{number}") for number, model in enumerate(MODELS)]
@@ -34,7 +36,13 @@ each_model = pytest.mark.parametrize(
 
 
 def build(described):
-    kinds = {"all": All, "none": Nothing, "majority": Majority, "dawid_skene": DawidSkene}
+    kinds = {
+        "all": All,
+        "none": Nothing,
+        "majority": Majority,
+        "dawid_skene": DawidSkene,
+        "weighted_majority": WeightedMajority,
+    }
     return kinds[described["kind"]](**{name: value for name, value in described.items() if name != "kind"})
 
 
