@@ -70,6 +70,9 @@ def run_decide(experiment: Experiment) -> dict[str, Any]:
     if before is not None and before != summary["kept"]:
         experiment.console.say(f"kept {summary['kept']} samples; before, it was {before}")
     files.write_bytes(files.join(experiment.output, "summary.json"), (json.dumps(summary, indent=1) + "\n").encode())
+    for aspect, part in state["judgement"]["ensemble"]["aspects"].items():
+        if reasons := part["model"].get("reasons_"):
+            experiment.console.say(f"label model of the aspect {aspect}: {'; '.join(reasons)}")
     if config.labels is not None and "labels" in state:
         _tell_labels(experiment, len(config.labels), state["labels"])
     for finding in diagnosis.get("findings", ()):

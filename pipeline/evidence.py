@@ -43,7 +43,7 @@ def gather(
         The evidence; samples that a required filter drops are no part of it.
     """
     models = [*judgement.models.values(), *([] if judgement.blend is None else [judgement.blend])]
-    leaning = reference is not None and any(model.needs_reference for model in models)
+    leaning = reference is not None and any(model.needs_reference or model.uses_reference for model in models)
     trusted, soft = None, None
     if leaning and reference is not None:
         task = CountVotes(reference.source, judgement.filters, fitted)

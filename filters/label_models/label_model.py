@@ -24,7 +24,8 @@ class LabelModel:
             `classes=k` one share per class, summing to 1.
         is_rule: a probability of 0 is final: such samples are never kept, however many are asked for.
         is_soft: it judges soft votes, sample by sample, and not vote patterns.
-        needs_reference: it learns from known-good samples too.
+        needs_reference: it learns from known-good samples, and not without.
+        uses_reference: it learns from known-good samples where there are any.
         needs_peers: it learns from how sources agree, so that one by itself is better calibrated than fitted.
     """
 
@@ -33,6 +34,7 @@ class LabelModel:
     is_rule: ClassVar[bool] = False
     is_soft: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
+    uses_reference: ClassVar[bool] = False
     needs_peers: ClassVar[bool] = False
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
