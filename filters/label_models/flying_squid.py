@@ -18,21 +18,20 @@ class FlyingSquid(PairwiseLabelModel):
     """FlyingSquid: how far a source tells the classes apart, from |a_i| = sqrt(|E_ij E_ik / E_jk|) over pairs j, k.
 
     If sources err independently given the class, what i and j have in common is E_ij = a_i a_j. So every pair of others
-    gives an estimate of a_i; `combine` makes one of them, each weighted by 1 / (1 / n_ij + 1 / n_ik + 1 / n_jk), the
-    samples it rests on (n_ij: on which i and j vote). The roots keep the sign of what is under them, so that a source
-    at chance, whose quotients scatter around 0, comes out at 0 and not at their size. Denominators within two standard
-    errors of 0 (1 / sqrt(n_jk)) are dropped, unless a source has no others. All is closed form: no start, no steps.
+    gives an estimate of |a_i|, at most 1; `combine` makes one of them, each weighted by the samples it rests on,
+    1 / (1 / n_ij + 1 / n_ik + 1 / n_jk), with n_ij those on which i and j vote. Denominators within two standard errors
+    of 0 (1 / sqrt(n_jk)) are dropped, unless a source has no others. All is closed form: no start, no steps.
 
-    What E is depends on `form` and `voting`. one_coin, as published: E[l_i l_j] of votes -1 and +1 where both vote; a is
-    2 accuracy - 1, whatever the class. With k classes it is (k s - 1) / (k - 1), s the share of equal votes, and a is
-    (k accuracy - 1) / (k - 1) of sources that err evenly. confusion: the correlation of votes where both vote; a is the
-    correlation with the class, from which the class prior and the share of keep votes give a probability for each
-    class. So a source may be right on one class and guess on the other. With voting="informative" the sources are the
-    single votes, over all samples, so that it also counts on which class a source speaks up; two classes only.
+    What E is depends on `form` and `voting`. one_coin, as published: E[l_i l_j] of votes -1 and +1 where both vote, and
+    a is 2 accuracy - 1, whatever the class. With k classes it is (k s - 1) / (k - 1), s the share of equal votes, and a
+    is (k accuracy - 1) / (k - 1) of sources that err evenly. confusion: the correlation of votes where both vote; a is
+    the correlation with the class, from which the class prior and the share of keep votes give a probability for each
+    class, so that a source may be right on one class and guess on the other. With voting="informative" the sources are
+    the single votes, over all samples, so that it also counts on which class a source speaks up; two classes only.
 
     Signs: sources that agree with each other have one sign, and the larger part of all |a| is positive, for better than
-    chance on the whole. A source that comes out worse than chance keeps its sign: its votes count against what they say,
-    and its weight is 0.
+    chance on the whole. A source that comes out worse than chance keeps its sign: its votes count against what they
+    say, and its weight is 0. One at chance comes out as far from it as noise is, on either side.
 
     Triplets that hold two sources of one opinion (`excess_correlation_`) are left out, unless a source has no others,
     and in the posterior such sources share their say. A source without any triplet, as one that nobody votes beside, is
@@ -182,16 +181,15 @@ def triplet_skills(
             continue
         j, k = np.nonzero(chosen)
         quotient = common[i, j] * common[i, k] / common[j, k]
-        root = np.sign(quotient) * np.sqrt(np.abs(quotient))
+        root = np.minimum(np.sqrt(np.abs(quotient)), 1.0)
         weight = 1 / (variance[i, j] + variance[i, k] + variance[j, k])
         told[i] = True
         size[i] = weighted_median(root, weight) if combine == "median" else float(root @ weight / weight.sum())
-    size = np.clip(size, 0, 1)
     return size * _signs(np.where(usable, together * common, 0.0), size), told
 
 
 def _signs(common: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """(m,) -1 or +1: sources of one sign agree, starting from all positive; the larger part of all sizes is positive."""
+    """(m,) -1 or +1: sources of one sign agree; the larger part of all sizes is positive."""
     sign = np.ones(len(size))
     for _ in range(len(size)):
         pull = common @ (sign * size)
