@@ -153,16 +153,19 @@ def _unheard(model: LabelModel, column: np.ndarray, counts: np.ndarray) -> Itera
 def _places(
     names: Sequence[str], aspect: str, taken: Sequence[str], groups: Sequence[Sequence[int]], moved: set[int]
 ) -> list[str]:
-    """(m,) the aspect to which each filter should go: those that stay keep theirs, a group moves as one."""
+    """(m,) the aspect to which each filter should go: those that stay keep theirs, others move as a group."""
     places = [aspect] * len(names)
     used = set(taken)
-    for group in groups[1:] if len(groups) > 1 else groups:
-        going = [index for index in group if index in moved]
-        if going:
-            place = names[going[0]] if names[going[0]] not in used else f"{names[going[0]]}_apart"
-            used.add(place)
-            for index in going:
-                places[index] = place
+    leaving = [[index for index in group if index in moved] for group in groups]
+    if leaving and len(leaving[0]) < len(groups[0]):  # what leaves the largest group has nobody to go with
+        leaving = [[index] for index in leaving[0]] + leaving[1:]
+    else:
+        leaving = leaving[1:]
+    for going in filter(None, leaving):
+        place = names[going[0]] if names[going[0]] not in used else f"{names[going[0]]}_apart"
+        used.add(place)
+        for index in going:
+            places[index] = place
     return places
 
 

@@ -71,6 +71,18 @@ def test_ranges_the_wrong_way_round_are_suspected(vote):
     assert finding.remedy.endswith("or swap its `keep:` and `drop:`, if they are the wrong way round")
 
 
+def test_a_filter_that_leaves_the_largest_group_goes_alone(and_pool):
+    votes, names = and_pool
+    model = DawidSkene().fit(votes[:, :4])
+    model.turned_ = np.array([False, True, False, True])  # as a reference would say it
+    standing = check_aspect(
+        names[:4], "quality", ["quality"], model, Votes(*count_patterns(votes[:, :4])), np.zeros(4, bool)
+    )
+    assert [one.problems for one in standing.findings] == [("turned",), ("turned",)]
+    assert standing.proposed == {"quality": ["clip", "boxes"], "l14": ["l14"], "words": ["words"]}
+    assert "`aspect: l14`" in standing.findings[0].remedy
+
+
 def test_filters_that_cast_one_kind_of_vote_are_named(vote):
     generator = np.random.default_rng(1)
     truth = generator.random(2000) < 0.6
