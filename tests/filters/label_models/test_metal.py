@@ -232,7 +232,7 @@ def test_recovers_what_was_planted(voting, prior):
 
 def test_batches_of_work_do_not_matter_where_voting_is_missing():
     """Sources that meet only in one half of the samples look like opponents to moments over all samples."""
-    votes, truth = planted(4000, [0.8] * 10, [1.0] * 10, 0.5)
+    votes, _ = planted(4000, [0.8] * 10, [1.0] * 10, 0.5)
     votes[:2000, 5:] = 0
     votes[2000:, :5] = 0
     votes[1900:2100] = planted(200, [0.8] * 10, [1.0] * 10, 0.5, seed=1)[0]
