@@ -11,8 +11,10 @@ from chaffinch.filters.label_models.alone import Alone
 from chaffinch.filters.label_models.anchored import Anchored
 from chaffinch.filters.label_models.clean_vs_pool import CleanVsPool
 from chaffinch.filters.label_models.dawid_skene import DawidSkene
+from chaffinch.filters.label_models.flying_squid import FlyingSquid
 from chaffinch.filters.label_models.gaussian import Gaussian
 from chaffinch.filters.label_models.majority import Majority
+from chaffinch.filters.label_models.metal import Metal
 from chaffinch.filters.label_models.none import Nothing
 from chaffinch.filters.label_models.weighted_majority import WeightedMajority
 
@@ -22,8 +24,10 @@ __all__ = [
     "Anchored",
     "CleanVsPool",
     "DawidSkene",
+    "FlyingSquid",
     "Gaussian",
     "Majority",
+    "Metal",
     "Nothing",
     "WeightedMajority",
 ]

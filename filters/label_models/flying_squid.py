@@ -110,9 +110,7 @@ class FlyingSquid(PairwiseLabelModel):
         votes, together = pairs.votes[chosen], pairs.together[between]
         linked = self.excess_correlation_[between] > 0
         if informative:
-            return self._solve_votes(
-                pairs.cells[np.ix_(chosen, range(k), chosen, range(k))], linked, pairs.samples, prior
-            )
+            return self._solve_votes(pairs.cells[chosen][:, :, chosen], linked, pairs.samples, prior)
         common = pairs.agreement() if self._has_one_coin else pairs.correlation()
         skill, known = triplet_skills(common[between], together, linked, self.combine)
         if self._has_one_coin:
@@ -146,7 +144,8 @@ class FlyingSquid(PairwiseLabelModel):
 def _given_class(share: np.ndarray, skill: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """(m, 2) P(vote given class) of votes with a share of all samples, and a correlation with the class keep."""
     apart = skill * np.sqrt(share * (1 - share) / (prior[0] * prior[1]))
-    return np.clip(np.stack([share - prior[1] * apart, share + prior[0] * apart], axis=1), 0, 1)
+    given: np.ndarray = np.clip(np.stack([share - prior[1] * apart, share + prior[0] * apart], axis=1), 0, 1)
+    return given
 
 
 def triplet_skills(

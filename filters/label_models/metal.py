@@ -85,7 +85,7 @@ class Metal(PairwiseLabelModel):
         chosen = np.flatnonzero(learned)
         votes = pairs.votes[chosen]
         source, vote = np.nonzero(votes)
-        cells = pairs.cells[np.ix_(chosen, range(k), chosen, range(k))][source, vote][:, source, vote]
+        cells = pairs.cells[chosen][:, :, chosen][source, vote][:, source, vote]
         together = pairs.together[np.ix_(chosen, chosen)]
         cast = votes.sum(axis=1)
         weight = np.ones(together.shape) if informative else together / n

@@ -114,4 +114,5 @@ def enough_peers(usable: np.ndarray, linked: np.ndarray) -> np.ndarray:
     """
     free = usable & ~linked
     short = free.sum(axis=1) < 2
-    return free | (usable & (short[:, None] | short))
+    pairs: np.ndarray = free | (usable & (short[:, None] | short))
+    return pairs

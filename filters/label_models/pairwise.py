@@ -156,7 +156,8 @@ class PairwiseLabelModel(LearnedLabelModel):
         coin = np.full((k, k), (1 - ASSUMED_ACCURACY) / (k - 1))
         np.fill_diagonal(coin, ASSUMED_ACCURACY)
         smoothed[assumed] = coin
-        return smoothed.transpose(0, 2, 1)
+        confusion: np.ndarray = smoothed.transpose(0, 2, 1)
+        return confusion
 
     def _weight(self, votes: np.ndarray, *, informative: bool) -> np.ndarray:
         """(m,) log odds of what a vote is worth, were classes equally frequent."""

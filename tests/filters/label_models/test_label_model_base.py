@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
 from chaffinch.filters import label_models
-from chaffinch.filters.label_models import All, DawidSkene, Majority, Nothing, WeightedMajority
+from chaffinch.filters.label_models import All, DawidSkene, Majority, Metal, Nothing, WeightedMajority
 from chaffinch.filters.label_models.votes import count_patterns, distinct_patterns, merge_patterns
 
 VOTES = nps.arrays(
@@ -29,6 +29,9 @@ MODELS = [
     DawidSkene(abstain="symbol", form="one_coin"),
     WeightedMajority(),
     WeightedMajority(class_prior=0.3),
+    Metal(),
+    Metal(class_prior=0.3, voting="informative"),
+    Metal(form="one_coin"),
 ]
 each_model = pytest.mark.parametrize(
     "described", [pytest.param(model.state(), id=f"{model.kind}-{number}") for number, model in enumerate(MODELS)]
@@ -40,6 +43,7 @@ def build(described):
         "all": All,
         "none": Nothing,
         "majority": Majority,
+        "metal": Metal,
         "dawid_skene": DawidSkene,
         "weighted_majority": WeightedMajority,
     }
