@@ -4,12 +4,16 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from chaffinch.filters import label_models
+from chaffinch.filters.label_models.auto import Auto
+from chaffinch.filters.label_models.flying_squid import FlyingSquid
 from chaffinch.filters.label_models.label_model import LabelModel
+from chaffinch.filters.label_models.metal import Metal
 
 RUNNER = Path(__file__).with_name("label_libraries.py")
 
@@ -69,12 +73,12 @@ class Ours:
 
     Attributes:
         algorithm: key of `ALGORITHMS`, or one of its own.
-        make: takes k and the class prior, None where it is not told.
+        make: takes `classes` and `class_prior`, None where it is not told.
         told: whether it is told the true prior.
     """
 
     algorithm: str
-    make: Callable[[int, float | tuple[float, ...] | None], LabelModel]
+    make: Callable[..., LabelModel]
     told: bool = False
 
     def answer(self, votes: Votes) -> Answer:
@@ -84,7 +88,7 @@ class Ours:
             prior = float(votes.prior[1]) if votes.classes == 2 else tuple(votes.prior.tolist())
         began = time.process_time()
         try:
-            model = self.make(votes.classes, prior).fit(as_ours(votes.fit, votes.classes))
+            model = self.make(classes=votes.classes, class_prior=prior).fit(as_ours(votes.fit, votes.classes))
             proba = model.predict_proba(as_ours(votes.judged, votes.classes))
         except ValueError as reason:
             return Answer(None, np.full(votes.fit.shape[1], np.nan), refused=str(reason))
@@ -101,23 +105,23 @@ def as_ours(votes: np.ndarray, classes: int) -> np.ndarray:
 
 
 def our_models() -> dict[str, Ours]:
-    """Every label model of ours that learns from votes alone, by name."""
-    dawid_skene, majority = label_models.DawidSkene, label_models.Majority
-    return {
-        "Majority": Ours("majority", lambda k, p: majority(classes=k, class_prior=p)),
-        "DawidSkene one_coin": Ours(
-            "Dawid-Skene, one coin", lambda k, p: dawid_skene(classes=k, class_prior=p, form="one_coin")
-        ),
-        "DawidSkene one_coin, true prior": Ours(
-            "Dawid-Skene, one coin, true prior",
-            lambda k, p: dawid_skene(classes=k, class_prior=p, form="one_coin"),
-            told=True,
-        ),
-        "DawidSkene": Ours("Dawid-Skene", lambda k, p: dawid_skene(classes=k, class_prior=p)),
-        "DawidSkene, true prior": Ours(
-            "Dawid-Skene, true prior", lambda k, p: dawid_skene(classes=k, class_prior=p), told=True
-        ),
+    """Every label model of ours that learns from votes alone, by name; told the true prior and not."""
+    kinds: dict[str, tuple[str, Callable[..., LabelModel]]] = {
+        "Majority": ("majority", label_models.Majority),
+        "WeightedMajority": ("weighted majority", label_models.WeightedMajority),
+        "DawidSkene one_coin": ("Dawid-Skene, one coin", partial(label_models.DawidSkene, form="one_coin")),
+        "DawidSkene": ("Dawid-Skene", label_models.DawidSkene),
+        "Metal": ("MeTaL", Metal),
+        "FlyingSquid mean": ("triplets", partial(FlyingSquid, combine="mean")),
+        "FlyingSquid median": ("triplets", partial(FlyingSquid, combine="median")),
+        "Auto": ("automatic choice", Auto),
     }
+    found = {}
+    for name, (algorithm, make) in kinds.items():
+        found[name] = Ours(algorithm, make)
+        if name != "Majority":
+            found[f"{name}, true prior"] = Ours(f"{algorithm}, true prior", make, told=True)
+    return found
 
 
 def library_answers(

@@ -9,7 +9,9 @@ import numpy as np
 from label_contenders import ALGORITHMS, Answer, Votes, library_answers, our_models
 from label_matrices import Matrix, read_matrices
 
-PATIENCE = 200
+from chaffinch.filters.label_models.auto import Auto
+
+PATIENCE = 100
 """Seconds of CPU after which another library's model is given up on one set."""
 ALLOWED = 0.005
 
@@ -61,9 +63,11 @@ def told(answer: Answer, matrix: Matrix) -> dict[str, Any]:
     if not np.isfinite(answer.proba).all():
         return {"refused": "its probabilities are not finite"}
     found = asdict(assess(answer.proba[matrix.rows], matrix.truth))
-    return {name: None if value is None else round(value, 4) for name, value in found.items()} | {
-        "cpu_seconds": round(answer.seconds, 2)
-    }
+    figures: dict[str, Any] = {name: None if value is None else round(value, 4) for name, value in found.items()}
+    figures["cpu_seconds"] = round(answer.seconds, 2)
+    if isinstance(answer.model, Auto):
+        figures["reasons"] = answer.model.reasons_
+    return figures
 
 
 def quality(python: str | None, work: Path) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def main(votes: Path, posterior: Path, name: str) -> None:
     rows, counts = patterns.arrays()
     stage("count")
     ours = our_models()[name]
-    model = ours.make(2, PRIOR if ours.told else None).fit_patterns(rows, counts)
+    model = ours.make(classes=2, class_prior=PRIOR if ours.told else None).fit_patterns(rows, counts)
     stage("fit")
     known = np.full(3**SOURCES, np.nan, np.float32)
     known[codes(rows)] = model.predict_patterns(rows)
