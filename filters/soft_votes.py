@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from scipy.special import ndtri
 
 STEPS = 1024
 """Soft votes are standard normal scores in steps of 1/1024."""
@@ -24,6 +23,8 @@ def soften(ranks: np.ndarray) -> np.ndarray:
     Returns:
         (n,) int16 standard normal scores in steps of 1/1024, in [-3808, 3808], higher is better; or MISSING.
     """
+    from scipy.special import ndtri
+
     scores = ndtri(np.clip(ranks, _FARTHEST_RANK, 1 - _FARTHEST_RANK)) * STEPS
     unknown = np.isnan(scores)
     return np.where(unknown, MISSING, np.rint(np.where(unknown, 0.0, scores))).astype(np.int16)

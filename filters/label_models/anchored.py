@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
 
 import numpy as np
-from scipy.special import expit
 
 from chaffinch.filters.label_models.evidence import Evidence, Votes
 from chaffinch.filters.label_models.label_model import LabelModel
@@ -183,6 +182,8 @@ class Anchored(LabelModel):
         Raises:
             ValueError: votes are no votes.
         """
+        from scipy.special import expit
+
         voted = vote_classes(patterns, 2)
         heard = np.array([source for source in self.order_.astype(np.intp) if self.heard_[source]], np.intp)
         symbols, m = (3 if self.abstain == "symbol" else 2), voted.shape[1]

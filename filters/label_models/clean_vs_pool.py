@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 import numpy as np
-from scipy.special import expit, logit
 
 from chaffinch.filters.label_models.evidence import Evidence
 from chaffinch.filters.label_models.logistic import fit_logistic
@@ -171,6 +170,8 @@ class CleanVsPool(SoftLabelModel):
         Returns:
             (n,) float64 P(keep), inside (0, 1).
         """
+        from scipy.special import expit
+
         heard = self.order_.astype(np.intp)  # JSON forgets what an empty list would hold
         fold = folds(soft[:, heard])
         odds = self.intercept_[fold]
@@ -229,7 +230,7 @@ def _fit(pool: np.ndarray, reference: np.ndarray, penalties: np.ndarray, share: 
     """(1 + 6 h,) log odds of being good where all is 0, or without a share of the reference's density; coefficients."""
     rising = np.tile([True] * (PARTS - 1) + [False], pool.shape[1] // PARTS)
     if not len(pool) or not len(reference):
-        return np.concatenate([[0.0 if share is None else logit(share)], np.zeros(pool.shape[1])])
+        return np.concatenate([[0.0 if share is None else np.log(share / (1 - share))], np.zeros(pool.shape[1])])
     labelled = np.arange(len(pool) + len(reference)) >= len(pool)
     found = fit_logistic(np.concatenate([pool, reference]), labelled, penalties, rising, share)
     if share is None:

@@ -4,8 +4,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 import numpy as np
-from scipy.optimize import nnls
-from scipy.special import expit, ndtr
 
 from chaffinch.filters.label_models.evidence import Evidence
 from chaffinch.filters.label_models.mixture import one_share
@@ -79,6 +77,11 @@ class Gaussian(SoftLabelModel):
     copy_of_: np.ndarray = field(init=False, repr=False, compare=False)
     order_: np.ndarray = field(init=False, repr=False, compare=False)
 
+    @property
+    def prior_unknown(self) -> str:
+        """Second moments are the same whatever it is."""
+        return "how scores vary together does not tell it, and one half is taken"
+
     def learn(self, evidence: Evidence) -> Self:
         """Fits the model to the moments of soft votes.
 
@@ -91,6 +94,8 @@ class Gaussian(SoftLabelModel):
         Raises:
             ValueError: there are no soft votes, or fewer than three different sources that vary.
         """
+        from scipy.special import ndtr
+
         if evidence.soft is None:
             raise ValueError("gaussian judges scores, but was given votes alone: fit it to scores")
         moments = evidence.soft.moments
@@ -142,6 +147,8 @@ class Gaussian(SoftLabelModel):
         Returns:
             (n,) float64 P(keep).
         """
+        from scipy.special import expit
+
         groups, inverse, _ = distinct_patterns((soft != MISSING).astype(np.int8))
         there: np.ndarray = (groups > 0) & (self.gap_ > 0)
         coefficients = np.array([self._coefficients(row) for row in there]).reshape(there.shape)
@@ -156,6 +163,8 @@ class Gaussian(SoftLabelModel):
 
     def _coefficients(self, there: np.ndarray) -> np.ndarray:
         """(m,) log odds per normal score where only the sources that are `there` have a soft vote."""
+        from scipy.optimize import nnls
+
         found = np.zeros(len(self.gap_))
         chosen = self.order_[there[self.order_] & (self.gap_[self.order_] > 0)]
         if len(chosen):

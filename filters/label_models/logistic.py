@@ -1,8 +1,6 @@
 """Logistic regression of labelled samples against unlabelled ones: a ridge, bounded slopes, odds with a ceiling."""
 
 import numpy as np
-from scipy.optimize import lsq_linear
-from scipy.special import expit, logit
 
 _STEPS = 100
 _ENOUGH = 1e-9  # nats
@@ -32,6 +30,9 @@ def fit_logistic(
     Source: G. Ward, T. Hastie, S. Barry, J. Elith, J. Leathwick (2009), Presence-Only Data and the EM Algorithm,
         Biometrics 65(2): the likelihood with a share.
     """
+    from scipy.optimize import lsq_linear
+    from scipy.special import expit, logit
+
     design = np.concatenate([np.ones((len(features), 1)), features], axis=1)
     ridge = np.concatenate([[0.0], penalty])
     least = np.concatenate([[-np.inf], np.where(rising, 0.0, -np.inf)])
