@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 _MOST_PAIRS = 6
-_TOLD = ("label_model", "filters", "class_prior", "effective_sources", "correlated")
+_TOLD = (
+    "label_model",
+    "filters",
+    "class_prior",
+    "class_prior_given",
+    "class_prior_interval",
+    "class_prior_note",
+    "effective_sources",
+    "correlated",
+)
 
 
 def summarise_diagnosis(diagnosis: Mapping[str, Any]) -> dict[str, Any]:
@@ -14,8 +23,8 @@ def summarise_diagnosis(diagnosis: Mapping[str, Any]) -> dict[str, Any]:
         diagnosis: of the ensemble; empty where nothing was fitted.
 
     Returns:
-        "aspects": per aspect its label model, filters, class prior, effective sources and correlated pairs; "findings":
-        filters that do not belong where they stand. Empty where nothing was fitted.
+        "aspects": per aspect its label model, filters, class prior and how sure that is, effective sources and
+        correlated pairs; "findings": filters that do not belong where they stand. Empty where nothing was fitted.
     """
     if not diagnosis:
         return {}
@@ -41,7 +50,7 @@ def tell_change(found: Mapping[str, Any]) -> str:
 
 
 def tell_aspects(summary: Mapping[str, Any]) -> list[str]:
-    """A line for each aspect with several filters: how many independent ones they are worth, and which are alike.
+    """A line for each aspect with several filters: what they are worth together, its class prior, and which are alike.
 
     Args:
         summary: summary.json's content.
@@ -51,6 +60,7 @@ def tell_aspects(summary: Mapping[str, Any]) -> list[str]:
         if len(found["filters"]) < 2 or found["effective_sources"] is None:
             continue
         line = f"aspect {name}: {len(found['filters'])} filters count as {found['effective_sources']:.1f} independent"
+        line += _tell_prior(found)
         pairs = [f"{' and '.join(pair['filters'])} {pair['excess_correlation']:.2f}" for pair in found["correlated"]]
         if pairs:
             more = f" and {len(pairs) - _MOST_PAIRS} more pairs" if len(pairs) > _MOST_PAIRS else ""
@@ -65,6 +75,19 @@ def tell_aspects(summary: Mapping[str, Any]) -> list[str]:
         )
         lines.append(f"{told}: see the warnings")
     return lines
+
+
+def _tell_prior(found: Mapping[str, Any]) -> str:
+    """The class prior: given, with its 95% interval, or why it is not known; nothing of models without one."""
+    if found["class_prior"] is None:
+        return ""
+    told = f"; class prior {found['class_prior']:.0%}"
+    if found["class_prior_given"]:
+        return f"{told}, given"
+    if found["class_prior_interval"] is None:
+        return f"{told} (not known: {found['class_prior_note']})"
+    low, high = (f"{100 * bound:.0f}" for bound in found["class_prior_interval"])
+    return f"{told} ({low}-{high})"
 
 
 def tell_finding(finding: Mapping[str, Any]) -> str:

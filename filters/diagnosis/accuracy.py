@@ -30,6 +30,7 @@ class Accuracy:
             NaN where the label model does not judge by votes.
         edge_interval: (m, 2) its 95% interval; NaN where there is none.
         prior_interval: 95% interval of an estimated class prior; None where there is none.
+        prior_note: why there is none, or what it rests on.
         notes: (m,) why a filter has no interval, or what the interval rests on.
     """
 
@@ -37,13 +38,15 @@ class Accuracy:
     edge: np.ndarray
     edge_interval: np.ndarray
     prior_interval: tuple[float, float] | None
+    prior_note: str
     notes: tuple[str, ...]
 
     @classmethod
-    def without_intervals(cls, edge: np.ndarray, prior_interval: tuple[float, float] | None, reason: str) -> "Accuracy":
+    def without_intervals(cls, model: LabelModel, edge: np.ndarray, reason: str) -> "Accuracy":
         """(m,) edges, and why there is nothing to be said of how sure they are."""
         unknown = np.full((len(edge), 2), np.nan)
-        return cls(unknown, edge, unknown, prior_interval, (reason,) * len(edge))
+        interval, note = _own_prior_interval(model) or (None, reason)
+        return cls(unknown, edge, unknown, interval, note, (reason,) * len(edge))
 
     @property
     def worse_than_chance(self) -> np.ndarray:
@@ -97,29 +100,30 @@ def measure_accuracy(refits: Refits, draws: int = DRAWS, seed: int = SEED) -> Ac
     m, total = votes.patterns.shape[1], int(votes.counts.sum())
     unknown = np.full(m, np.nan)
     if model.is_soft:
-        return Accuracy.without_intervals(unknown, None, f"{model.kind} judges by scores, not by votes")
+        return Accuracy.without_intervals(model, unknown, f"{model.kind} judges by scores, not by votes")
     if not total or np.isnan(model.accuracy_).all():
         reason = f"{model.kind} is a rule that does not estimate it" if total else "there is no vote"
-        return Accuracy.without_intervals(unknown, None, reason)
+        return Accuracy.without_intervals(model, unknown, reason)
     edge = measure_edges(model, votes)
     if hasattr(model, "accuracy_interval_"):
         interval = np.asarray(model.accuracy_interval_, np.float64).reshape(m, 2)
         apart = interval - model.accuracy_[:, None]
         note = f"by the bootstrap of {model.kind} itself"
-        return Accuracy(interval, edge, edge[:, None] + apart, _own_prior_interval(model), (note,) * m)
+        prior, prior_note = _own_prior_interval(model) or (None, note)
+        return Accuracy(interval, edge, edge[:, None] + apart, prior, prior_note, (note,) * m)
     if model.needs_peers and 1 < len({column.tobytes() for column in votes.patterns.T if column.any()}) < 3:
         reason = "two filters do not determine it: each could be what the other echoes"
-        return Accuracy.without_intervals(edge, _own_prior_interval(model), reason)
+        return Accuracy.without_intervals(model, edge, reason)
     samples = refits.most_samples(draws, FEWEST_SAMPLES)
     if samples is None:
-        return Accuracy.without_intervals(edge, _own_prior_interval(model), "refitting would take too long")
+        return Accuracy.without_intervals(model, edge, "refitting would take too long")
     found = [
         (fitted.accuracy_, measure_edges(fitted, drawn), getattr(fitted, "class_prior_", np.nan))
         for fitted, drawn in refits.resampled(draws, seed, samples)
     ]
     if len(found) < _FEWEST_DRAWS:
         reason = "it could not be fitted to resampled votes"
-        return Accuracy.without_intervals(edge, _own_prior_interval(model), reason)
+        return Accuracy.without_intervals(model, edge, reason)
     scale = np.sqrt(samples / total)
     accuracies, edges, priors = (np.array(part, np.float64) for part in zip(*found, strict=True))
     cast = (votes.counts[:, None] * (votes.patterns != 0)).sum(axis=0)
@@ -128,22 +132,29 @@ def measure_accuracy(refits: Refits, draws: int = DRAWS, seed: int = SEED) -> Ac
     note = f"{len(found)} fits to resampled votes"
     if samples < total:
         note += f", of {samples} samples each"
-    prior = _own_prior_interval(model)
-    if prior is None and model.class_prior is None:
+    own, prior, prior_note = _own_prior_interval(model), None, _GRANTED
+    if own is not None:
+        prior, prior_note = own
+    else:
         estimate = np.array([getattr(model, "class_prior_", np.nan)])
         low, high = _spread_log_odds(estimate, priors[:, None], scale, np.array([total]))[0]
-        prior = None if np.isnan(low) else (float(low), float(high))
+        if not np.isnan(low):
+            prior, prior_note = (float(low), float(high)), note
     notes = tuple(_GRANTED if np.isnan(bounds).any() else note for bounds in interval)
-    return Accuracy(interval, edge, edge[:, None] + width[:, None] * np.array([-1, 1]), prior, notes)
+    return Accuracy(interval, edge, edge[:, None] + width[:, None] * np.array([-1, 1]), prior, prior_note, notes)
 
 
-def _own_prior_interval(model: LabelModel) -> tuple[float, float] | None:
-    """What a label model itself says of how sure its class prior is."""
+def _own_prior_interval(model: LabelModel) -> tuple[tuple[float, float] | None, str] | None:
+    """The interval of its class prior that a label model itself gives, and why it gives none; None: it says nothing."""
+    if model.class_prior is not None:
+        return None, "given"
+    if model.prior_unknown is not None:
+        return None, model.prior_unknown
     interval = getattr(model, "class_prior_interval_", None)
-    if interval is None or model.class_prior is not None:
+    if interval is None:
         return None
     low, high = np.asarray(interval, np.float64).ravel()
-    return float(low), float(high)
+    return (float(low), float(high)), f"by the bootstrap of {model.kind} itself"
 
 
 def _spread_log_odds(estimate: np.ndarray, draws: np.ndarray, scale: float, cast: np.ndarray) -> np.ndarray:

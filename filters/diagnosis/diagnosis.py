@@ -116,6 +116,7 @@ def _describe_aspect(
         "class_prior": _known(prior) if isinstance(prior, float) else None,
         "class_prior_given": model.class_prior is not None,
         "class_prior_interval": _interval(accuracy.prior_interval),
+        "class_prior_note": accuracy.prior_note,
         "log_likelihood_per_sample": None if likelihood is None or not samples else _known(likelihood / samples),
         "uncovered": _known(silent / samples) if samples else None,
         "effective_sources": None if excess is None else _known(_count_sources(excess)),

@@ -7,6 +7,7 @@ import numpy as np
 
 from chaffinch.filters.diagnosis.keeping import thin
 from chaffinch.filters.label_models.alone import Alone
+from chaffinch.filters.label_models.auto import Auto
 from chaffinch.filters.label_models.evidence import Evidence, Votes
 from chaffinch.filters.label_models.label_model import LabelModel
 from chaffinch.filters.label_models.votes import merge_patterns
@@ -110,10 +111,12 @@ def gather_refits(model: LabelModel, evidence: Evidence, columns: Sequence[int],
     """What refits of an aspect start from.
 
     Args:
-        model: the aspect's fitted label model.
+        model: the aspect's fitted label model; of `auto`, the one that it has chosen is fitted again.
         evidence: on all filters.
         columns: those of the aspect.
         work: votes that all refits together may look at.
     """
     own = evidence.of(columns)
+    if isinstance(model, Auto):  # trying all models again and again would take minutes: what is chosen stays
+        model = model.chosen
     return Refits(model, replace(own, votes=Votes(*merge_patterns(own.votes.patterns, own.votes.counts))), work)

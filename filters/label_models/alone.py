@@ -26,6 +26,11 @@ class Alone(LabelModel):
         class_prior: P(keep) in this aspect; None: the share of keep votes among the filter's votes.
     """
 
+    @property
+    def prior_unknown(self) -> str:
+        """There is nobody to compare with."""
+        return "one filter does not tell it, and the share of its own keep votes is taken"
+
     def fit_patterns(self, patterns: np.ndarray, counts: np.ndarray) -> Self:
         """Finds the accuracy at which votes and class prior agree.
 

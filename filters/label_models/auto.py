@@ -161,6 +161,11 @@ class Auto(LabelModel):
         """The model that was taken."""
         return self._model
 
+    @property
+    def prior_unknown(self) -> str | None:
+        """As of the model that was taken."""
+        return self._model.prior_unknown
+
     @cached_property
     def _model(self) -> LabelModel:
         return _CLASSES[self.chosen_["kind"]].restore(self.chosen_)

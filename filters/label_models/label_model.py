@@ -65,6 +65,11 @@ class LabelModel:
         """The name of the file that defines this label model."""
         return type(self).__module__.rpartition(".")[2]
 
+    @property
+    def prior_unknown(self) -> str | None:
+        """Why no votes can tell the class prior, and what is taken for it where none is given; None where they can."""
+        return None
+
     def fit(self, votes: np.ndarray) -> Self:
         """Fits the model to votes in memory.
 

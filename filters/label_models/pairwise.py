@@ -83,6 +83,11 @@ class PairwiseLabelModel(LearnedLabelModel):
         """
 
     @property
+    def prior_unknown(self) -> str:
+        """Any class prior goes with what pairs show."""
+        return "pairs of votes do not tell it, and the share with a majority of keep votes is taken"
+
+    @property
     def _has_one_coin(self) -> bool:
         """Whether each source has one number."""
         return self.form == "one_coin" or (self.form is None and self.classes > 2)

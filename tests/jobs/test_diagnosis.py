@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from chaffinch.jobs.decide import show
-from chaffinch.jobs.diagnosis import tell_accuracy
+from chaffinch.jobs.diagnosis import tell_accuracy, tell_aspects
 from chaffinch.jobs.main import main
 
 CONFIG = """\
@@ -76,6 +76,7 @@ def test_a_run_tells_how_sure_it_is_and_what_stands_wrong(pool, store, tmp_path,
     sources = next(line for line in lines if line.startswith("aspect quality: "))
     assert float(re.search(r"5 filters count as ([\d.]+) independent", sources)[1]) < 4.5
     assert "clip and again 0." in sources
+    assert re.search(r"; class prior \d+% \(\d+-\d+\)", sources)
     assert "1 filter does not belong where it stands: see the warnings" in lines
 
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -116,6 +117,18 @@ def test_with_its_own_aspect_nothing_is_found_any_more(pool, store, tmp_path, ca
     assert status == 0
     assert "duplicates" in said.out
     assert 'id="ensemble"' not in (tmp_path / "other" / "report.html").read_text()
+
+
+def test_a_class_prior_is_told_with_how_sure_it_is():
+    described = {"filters": ["a", "b"], "effective_sources": 2.0, "correlated": [], "class_prior": 0.4}
+    for given, interval, told in [
+        (True, None, "; class prior 40%, given"),
+        (False, [0.32, 0.481], "; class prior 40% (32-48)"),
+        (False, None, "; class prior 40% (not known: two are not enough)"),
+    ]:
+        how = {"class_prior_given": given, "class_prior_interval": interval, "class_prior_note": "two are not enough"}
+        assert tell_aspects({"aspects": {"x": described | how}})[0].endswith(told)
+    assert "class prior" not in tell_aspects({"aspects": {"x": described | how | {"class_prior": None}}})[0]
 
 
 def test_what_is_not_estimated_is_not_made_up():

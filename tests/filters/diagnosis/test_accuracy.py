@@ -5,9 +5,11 @@ import pytest
 
 from chaffinch.filters.diagnosis.accuracy import measure_accuracy, measure_edges
 from chaffinch.filters.diagnosis.refits import gather_refits
-from chaffinch.filters.label_models import Alone, DawidSkene, Majority
-from chaffinch.filters.label_models.evidence import Evidence, Votes
+from chaffinch.filters.label_models import Alone, DawidSkene, FlyingSquid, Gaussian, Majority, Metal, WeightedMajority
+from chaffinch.filters.label_models.auto import Auto
+from chaffinch.filters.label_models.evidence import Evidence, SoftVotes, Votes
 from chaffinch.filters.label_models.votes import count_patterns
+from chaffinch.filters.soft_votes import Moments, soften
 
 ACCURACIES = (0.85, 0.8, 0.75, 0.7)
 
@@ -101,6 +103,50 @@ def test_what_was_not_learned_has_no_interval_and_says_why(vote):
     hurried = measure_accuracy(prepare(planted(vote, 3000, 1), DawidSkene(), work=10))
     assert np.isnan(hurried.interval).all()
     assert "too long" in hurried.notes[0]
+
+
+@pytest.mark.parametrize("model", [DawidSkene(), DawidSkene(form="one_coin"), WeightedMajority()])
+def test_a_class_prior_that_votes_tell_is_estimated_and_the_interval_says_how_well(vote, model):
+    found = measure_accuracy(prepare(planted(vote, 2000, 3, 0.7), model))
+    low, high = found.prior_interval
+    assert 0.6 < low < 0.7 < high < 0.8
+    assert found.prior_note == found.notes[0]
+    few = measure_accuracy(prepare(planted(vote, 100, 3, 0.7), model))
+    assert few.prior_interval[1] - few.prior_interval[0] > 2 * (high - low)
+
+
+@pytest.mark.parametrize(
+    ("model", "sources", "reason"),
+    [
+        (Metal(), 4, "pairs of votes do not tell it"),
+        (FlyingSquid(), 4, "pairs of votes do not tell it"),
+        (Alone(), 1, "one filter does not tell it"),
+        (DawidSkene(), 2, "two filters do not determine it"),
+        (WeightedMajority(), 2, "two filters do not determine it"),
+        (DawidSkene(class_prior=0.6), 4, "given"),
+        (Majority(), 4, "does not estimate it"),
+    ],
+)
+def test_a_class_prior_that_votes_do_not_tell_has_no_interval_but_a_reason(vote, model, sources, reason):
+    found = measure_accuracy(prepare(planted(vote, 300, 1)[:, :sources], model))
+    assert found.prior_interval is None
+    assert reason in found.prior_note
+
+
+def test_scores_have_no_interval_but_a_class_prior_may(vote):
+    scores = np.random.default_rng(0).uniform(size=(200, 3)) + np.random.default_rng(1).uniform(size=(200, 1))
+    soft = np.stack([soften(column / 2) for column in scores.T], 1)
+    evidence = Evidence(Votes(*count_patterns(np.sign(soft))), soft=SoftVotes(Moments.of(soft), soft, soft[:0]))
+    found = measure_accuracy(gather_refits(Gaussian().learn(evidence), evidence, range(3), 1e9))
+    assert (found.prior_interval, "one half is taken" in found.prior_note) == (None, True)
+
+
+def test_of_an_automatic_choice_what_was_chosen_is_fitted_again(vote):
+    votes = planted(vote, 300, 1)
+    refits = prepare(votes, Auto())
+    chosen = prepare(votes, type(refits.model)(class_prior=refits.model.class_prior))
+    assert refits.model.kind != "auto"
+    np.testing.assert_array_equal(measure_accuracy(refits).interval, measure_accuracy(chosen).interval)
 
 
 def test_refits_leave_the_fitted_model_as_it_was(vote):
