@@ -9,6 +9,7 @@ array([0.86, 0.89, 0.14, 0.19])
 from chaffinch.filters.label_models.all import All
 from chaffinch.filters.label_models.alone import Alone
 from chaffinch.filters.label_models.anchored import Anchored
+from chaffinch.filters.label_models.auto import Auto
 from chaffinch.filters.label_models.clean_vs_pool import CleanVsPool
 from chaffinch.filters.label_models.dawid_skene import DawidSkene
 from chaffinch.filters.label_models.flying_squid import FlyingSquid
@@ -22,6 +23,7 @@ __all__ = [
     "All",
     "Alone",
     "Anchored",
+    "Auto",
     "CleanVsPool",
     "DawidSkene",
     "FlyingSquid",

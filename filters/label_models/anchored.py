@@ -1,5 +1,6 @@
 """Sources whose votes on known-good samples were counted; their votes on bad ones follow from the pool's."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
 
@@ -10,6 +11,7 @@ from chaffinch.filters.label_models.label_model import LabelModel
 from chaffinch.filters.label_models.mixture import Tally, check_reference, given_drop, given_keep, one_share
 from chaffinch.filters.label_models.opinions import copied_from, excess_correlation, opinion_weights
 from chaffinch.filters.label_models.shares import Counted, Draw, best_samples, resample, share_and_interval
+from chaffinch.filters.label_models.tables import Table, count_batches, read_votes
 from chaffinch.filters.label_models.votes import count_patterns, merge_patterns, vote_classes
 
 _SURE = 3.0  # standard errors
@@ -102,12 +104,12 @@ class Anchored(LabelModel):
                 "does not show would prove that a sample is bad: take 1"
             )
 
-    def fit(self, votes: np.ndarray, reference: np.ndarray | None = None) -> Self:
+    def fit(self, votes: Table, reference: Table | None = None) -> Self:
         """Fits the model to votes in memory.
 
         Args:
-            votes: (n samples, m sources) integers, of the pool.
-            reference: (k samples, m sources) integers, of known-good samples.
+            votes: (n samples, m sources) of the pool, an array or a table.
+            reference: (k samples, m sources) of known-good samples; of a table the columns that the pool's has.
 
         Returns:
             The model itself.
@@ -115,9 +117,29 @@ class Anchored(LabelModel):
         Raises:
             ValueError: votes are no votes, or the reference is missing or too small.
         """
-        check_reference(0 if reference is None else len(reference), self.kind)
-        assert reference is not None
-        return self.learn(Evidence(Votes(*count_patterns(votes)), Votes(*count_patterns(reference))))
+        read, names = read_votes(votes)
+        self.learn(Evidence(Votes(*count_patterns(read)), self._trusted(reference, names)))
+        return self._named(names)
+
+    def fit_batches(self, batches: Iterable[Table], reference: Table | None = None) -> Self:
+        """Fits the model to more votes than there is memory for; equal to the bit to `fit` on all of them.
+
+        Args:
+            batches: votes of the pool, each of them what `fit` takes.
+            reference: (k samples, m sources) of known-good samples.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError: votes are no votes, batches do not fit together, or the reference is missing or too small.
+        """
+        patterns, counts, names = count_batches(batches)
+        self.learn(Evidence(Votes(patterns, counts), self._trusted(reference, names)))
+        return self._named(names)
+
+    def _trusted(self, reference: Table | None, names: Sequence[str] | None) -> Votes | None:
+        return None if reference is None else Votes(*count_patterns(read_votes(reference, names)[0]))
 
     def learn(self, evidence: Evidence) -> Self:
         """Fits the model to counted votes.

@@ -15,7 +15,8 @@ from chaffinch.filters.label_models.foretelling import Foretelling, Losses, Meas
 from chaffinch.filters.label_models.label_model import LabelModel
 from chaffinch.filters.label_models.majority import Majority
 from chaffinch.filters.label_models.metal import Metal
-from chaffinch.filters.label_models.votes import merge_patterns, vote_classes
+from chaffinch.filters.label_models.tables import Table, read_votes
+from chaffinch.filters.label_models.votes import count_patterns, merge_patterns, vote_classes
 from chaffinch.filters.label_models.weighted_majority import WeightedMajority
 
 FEWEST_LABELS = 20
@@ -74,6 +75,25 @@ class Auto(LabelModel):
     chosen_: Mapping[str, Any] = field(init=False, repr=False, compare=False)
     reasons_: list[str] = field(init=False, repr=False, compare=False)
 
+    def fit(self, votes: Table, reference: Table | None = None) -> Self:
+        """Chooses by votes in memory.
+
+        Args:
+            votes: (n samples, m sources) of the pool, an array or a table.
+            reference: (k samples, m sources) of known-good samples, if there are any; of a table the columns that the
+                pool's has.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError: votes are no votes.
+        """
+        read, names = read_votes(votes)
+        trusted = None if reference is None else Votes(*count_patterns(read_votes(reference, names)[0]))
+        self.learn(Evidence(Votes(*count_patterns(read)), trusted))
+        return self._named(names)
+
     def fit_patterns(self, patterns: np.ndarray, counts: np.ndarray) -> Self:
         """Chooses by votes alone.
 
@@ -120,6 +140,7 @@ class Auto(LabelModel):
         assert best is not None  # majority can always be fitted
         self.reasons_.insert(0, f"{chosen} foretells {by} best, as far as can be told")
         self.chosen_ = best[1].state()
+        vars(self).pop("_model", None)  # of an earlier fit
         for name in _SHARED:
             if hasattr(best[1], name):
                 setattr(self, name, getattr(best[1], name))

@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from chaffinch.filters.label_models.evidence import Evidence
+from chaffinch.filters.label_models.tables import Table, count_batches, read_votes
 from chaffinch.filters.label_models.votes import count_patterns, distinct_patterns, merge_patterns, vote_classes
 
 
@@ -42,6 +43,8 @@ class LabelModel:
     """(m,) P(vote is right given that the source votes), in [0, 1]; NaN where the model does not estimate it."""
     weight_: np.ndarray = dataclasses.field(init=False, repr=False, compare=False)
     """(m,) how much each source's opinion counts where samples have to be ordered; 0 or more, higher: counts more."""
+    feature_names_in_: np.ndarray = dataclasses.field(init=False, repr=False, compare=False)
+    """(m,) names of the sources; only there after a fit to a table, whose columns had them."""
 
     def __post_init__(self) -> None:
         """Checks the settings.
@@ -70,11 +73,12 @@ class LabelModel:
         """Why no votes can tell the class prior, and what is taken for it where none is given; None where they can."""
         return None
 
-    def fit(self, votes: np.ndarray) -> Self:
+    def fit(self, votes: Table) -> Self:
         """Fits the model to votes in memory.
 
         Args:
-            votes: (n samples, m sources) integers.
+            votes: (n samples, m sources) whole numbers: an array or nested lists, or a table of pandas, polars or Arrow
+                with a column per source, in which null and NaN are abstains.
 
         Returns:
             The model itself.
@@ -82,7 +86,25 @@ class LabelModel:
         Raises:
             ValueError: votes are no votes.
         """
-        return self.fit_patterns(*count_patterns(votes))
+        read, names = read_votes(votes)
+        self.fit_patterns(*count_patterns(read))
+        return self._named(names)
+
+    def fit_batches(self, batches: Iterable[Table]) -> Self:
+        """Fits the model to more votes than there is memory for; equal to the bit to `fit` on all of them.
+
+        Args:
+            batches: each of them what `fit` takes. Their counted patterns are kept, and not they themselves.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError: votes are no votes, batches do not fit together, there is none, or the model judges scores.
+        """
+        patterns, counts, names = count_batches(batches)
+        self.fit_patterns(patterns, counts)
+        return self._named(names)
 
     def learn(self, evidence: Evidence) -> Self:
         """Fits the model to all that was counted; most look at the votes of the pool alone.
@@ -130,21 +152,23 @@ class LabelModel:
         self.weight_ = np.ones(patterns.shape[1])
         return self
 
-    def predict_proba(self, votes: np.ndarray) -> np.ndarray:
+    def predict_proba(self, votes: Table) -> np.ndarray:
         """The posterior of every sample, computed once per distinct pattern.
 
         Args:
-            votes: (n samples, m sources) integers.
+            votes: (n samples, m sources), as `fit` takes them. If the model was fitted to a table, columns of a table
+                are found by their names, in whatever order and among whichever others they stand.
 
         Returns:
             (n,) float64 P(keep); with `classes=k`, (n, k). A row of abstains has the class prior.
 
         Raises:
-            ValueError: votes are no votes, have another number of sources than the fit had, or there was no fit.
+            ValueError: votes are no votes, have another number of sources than the fit had or lack one of its columns,
+                or there was no fit.
         """
-        patterns, inverse, _ = distinct_patterns(votes)
         if not hasattr(self, "weight_"):
             raise ValueError(f"this {type(self).__name__} has not been fitted: call fit or restore first")
+        patterns, inverse, _ = distinct_patterns(read_votes(votes, self._names)[0])
         if patterns.shape[1] != len(self.weight_):
             raise ValueError(
                 f"votes have {patterns.shape[1]} sources, but the model was fitted on {len(self.weight_)}: "
@@ -166,6 +190,18 @@ class LabelModel:
             (p,) float64 P(keep); with `classes=k`, (p, k).
         """
         raise NotImplementedError
+
+    @property
+    def _names(self) -> tuple[str, ...] | None:
+        """The columns that the fit had; None where it had an array."""
+        return tuple(map(str, self.feature_names_in_)) if hasattr(self, "feature_names_in_") else None
+
+    def _named(self, names: Sequence[str] | None) -> Self:
+        """Remembers the columns of the fit, or forgets those of an earlier one."""
+        vars(self).pop("feature_names_in_", None)
+        if names is not None:
+            self.feature_names_in_ = np.array(names, dtype=np.str_)
+        return self
 
     def state(self) -> dict[str, Any]:
         """Settings and learned numbers as plain JSON values; `restore` turns them back into an equal model."""

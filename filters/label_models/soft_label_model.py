@@ -1,6 +1,7 @@
 """What label models are that judge each sample by scores, and not only by which votes these make."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from chaffinch.filters.label_models.evidence import Evidence, SoftVotes, Votes
 from chaffinch.filters.label_models.label_model import LabelModel
+from chaffinch.filters.label_models.tables import Table, read_scores
 from chaffinch.filters.soft_votes import Moments, soften
 
 
@@ -48,12 +50,14 @@ class SoftLabelModel(LabelModel, ABC):
         """
         raise NotImplementedError
 
-    def fit(self, votes: np.ndarray, reference: np.ndarray | None = None) -> Self:
+    def fit(self, votes: Table, reference: Table | None = None) -> Self:
         """Fits the model to scores in memory.
 
         Args:
-            votes: (n samples, m sources) scores, in which more is better; NaN where a source cannot judge.
-            reference: (k samples, m sources) scores of known-good samples, for models that need some.
+            votes: (n samples, m sources) scores, in which more is better: an array or a table; NaN, and null in a
+                table, where a source cannot judge.
+            reference: (k samples, m sources) scores of known-good samples, for models that need some; of a table the
+                columns that the pool's has.
 
         Returns:
             The model itself.
@@ -61,17 +65,29 @@ class SoftLabelModel(LabelModel, ABC):
         Raises:
             ValueError: scores are not two-dimensional, or nothing can be learned from them.
         """
-        scores = _as_scores(votes)
+        scores, names = read_scores(votes)
         self._sorted = [np.sort(column[~np.isnan(column)]) for column in scores.T]
         soft = self._soften(scores)
         trusted = np.zeros((0, scores.shape[1]), np.int16)
         if reference is not None:
-            good = _as_scores(reference)
+            good, _ = read_scores(reference, names)
             if good.shape[1] != scores.shape[1]:
                 raise ValueError(f"the reference has scores of {good.shape[1]} sources, the pool of {scores.shape[1]}")
             trusted = self._soften(good)
         nothing = Votes(np.zeros((0, scores.shape[1]), np.int8), np.zeros(0, np.int64))
-        return self.learn(Evidence(nothing, soft=SoftVotes(Moments.of(soft), soft, trusted)))
+        self.learn(Evidence(nothing, soft=SoftVotes(Moments.of(soft), soft, trusted)))
+        return self._named(names)
+
+    def fit_batches(self, batches: Iterable[Table]) -> Self:
+        """Refuses: scores are ranked within the whole pool.
+
+        Args:
+            batches: scores.
+
+        Raises:
+            ValueError: always; says what to do.
+        """
+        raise ValueError(f"{self.kind} ranks scores within the whole pool, so that parts will not do: give all to fit")
 
     def fit_patterns(self, patterns: np.ndarray, counts: np.ndarray) -> Self:
         """Refuses: votes say less than this model needs.
@@ -96,21 +112,21 @@ class SoftLabelModel(LabelModel, ABC):
         """
         raise ValueError(f"{self.kind} judges scores, not votes: give it scores by predict_proba")
 
-    def predict_proba(self, votes: np.ndarray) -> np.ndarray:
+    def predict_proba(self, votes: Table) -> np.ndarray:
         """The posterior of every sample.
 
         Args:
-            votes: (n samples, m sources) scores, as `fit` had them.
+            votes: (n samples, m sources) scores, as `fit` had them; columns of a table are found by their names.
 
         Returns:
             (n,) float64 P(keep).
 
         Raises:
-            ValueError: another number of sources than the fit had, or no fit on scores.
+            ValueError: another number of sources than the fit had, a column is missing, or no fit on scores.
         """
-        scores = _as_scores(votes)
         if not hasattr(self, "_sorted"):
             raise ValueError(f"this {type(self).__name__} has not been fitted to scores: call fit first")
+        scores, _ = read_scores(votes, self._names)
         if scores.shape[1] != len(self._sorted):
             raise ValueError(f"scores have {scores.shape[1]} sources, but the fit had {len(self._sorted)}")
         return self.predict_soft(self._soften(scores))
@@ -119,13 +135,6 @@ class SoftLabelModel(LabelModel, ABC):
         """(n, m) int16 soft votes of scores, ranked among those of the fit, ties in the middle."""
         columns = [soften(_ranks(column, known)) for column, known in zip(scores.T, self._sorted, strict=True)]
         return np.stack(columns, axis=1) if columns else np.zeros((len(scores), 0), np.int16)
-
-
-def _as_scores(values: np.ndarray) -> np.ndarray:
-    scores = np.asarray(values, np.float64)
-    if scores.ndim != 2:
-        raise ValueError(f"scores must be (n samples, m sources), not of shape {scores.shape}")
-    return scores
 
 
 def _ranks(values: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -1,6 +1,10 @@
 """Votes as label models need them: checked, counted by pattern, and as class numbers."""
 
+from dataclasses import dataclass
+
 import numpy as np
+
+_MOST_BINS = 1 << 24
 
 
 def as_votes(votes: np.ndarray) -> np.ndarray:
@@ -13,37 +17,26 @@ def as_votes(votes: np.ndarray) -> np.ndarray:
         (n samples, m sources) int8, contiguous.
 
     Raises:
-        ValueError: votes is not two-dimensional, or holds NaN, fractions or numbers that no vote can have.
+        ValueError: votes is not two-dimensional, or holds NaN, fractions, true and false, text, or numbers that no vote
+            can have.
     """
     votes = np.asarray(votes)
     if votes.ndim != 2:
         raise ValueError(f"votes must be (n samples, m sources), not of shape {votes.shape}")
     if votes.dtype != np.int8:
-        with np.errstate(invalid="ignore"):
-            narrow = votes.astype(np.int8)
-        if not np.array_equal(narrow, votes):
+        whole = votes.dtype.kind in "iuf"
+        if whole:
+            with np.errstate(invalid="ignore"):
+                narrow = votes.astype(np.int8)
+            whole = np.array_equal(narrow, votes)
+        if not whole:
             raise ValueError(
                 "votes must be whole numbers: -1 drop, 0 abstain, +1 keep, or 1..k with classes=k; "
-                "give 0 where a source cannot judge (NaN is no vote)"
+                "give 0 where a source cannot judge (NaN and None are no votes, but in a table they are abstains), and "
+                f"+1 and -1 for true and false; these are {votes.dtype}"
             )
         votes = narrow
     return np.ascontiguousarray(votes)
-
-
-def row_codes(votes: np.ndarray) -> np.ndarray | None:
-    """Names each row by one integer, ordered as the rows are; sorting these is much faster than sorting rows.
-
-    Args:
-        votes: (n samples, m sources) int8.
-
-    Returns:
-        (n,) int64, equal where rows are equal; None where so many sources do not fit into 63 bits.
-    """
-    low, high = int(votes.min(initial=0)), int(votes.max(initial=0))
-    base = high - low + 1
-    if base ** votes.shape[1] >= 2**63:
-        return None
-    return as_digits(votes, low, base, np.dtype(np.int64))
 
 
 def as_digits(votes: np.ndarray, low: int, base: int, dtype: np.dtype) -> np.ndarray:
@@ -61,7 +54,7 @@ def as_digits(votes: np.ndarray, low: int, base: int, dtype: np.dtype) -> np.nda
     codes = np.zeros(len(votes), dtype)
     for column in votes.T:
         codes *= dtype.type(base)
-        codes += (column - np.int8(low)).astype(dtype)
+        codes += (column.astype(np.int16) - np.int16(low)).astype(dtype)
     return codes
 
 
@@ -77,8 +70,12 @@ def count_patterns(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: votes is not two-dimensional or holds something that is no vote.
     """
-    patterns, _, counts = distinct_patterns(votes)
-    return patterns, counts
+    votes = as_votes(votes)
+    shown = _distinct_codes(votes)
+    if shown is not None:
+        return shown.patterns(), shown.counts
+    patterns, counts = np.unique(votes, axis=0, return_counts=True)
+    return patterns, counts.astype(np.int64)
 
 
 def distinct_patterns(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -95,13 +92,62 @@ def distinct_patterns(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
         ValueError: votes is not two-dimensional or holds something that is no vote.
     """
     votes = as_votes(votes)
-    codes = row_codes(votes)
-    if codes is None:
-        patterns, inverse, counts = np.unique(votes, axis=0, return_inverse=True, return_counts=True)
-    else:
-        _, first, inverse, counts = np.unique(codes, return_index=True, return_inverse=True, return_counts=True)
-        patterns = votes[first]
+    shown = _distinct_codes(votes)
+    if shown is not None:
+        return shown.patterns(), shown.places(), shown.counts
+    patterns, inverse, counts = np.unique(votes, axis=0, return_inverse=True, return_counts=True)
     return patterns, inverse.reshape(-1), counts.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Codes:
+    """Rows of votes as numbers, and the distinct ones among them, ascending, with their counts.
+
+    Where there are not many more numbers than rows each has a bin, which is far quicker than sorting.
+    """
+
+    rows: np.ndarray
+    distinct: np.ndarray
+    counts: np.ndarray
+    low: int
+    base: int
+    sources: int
+    binned: bool
+
+    def patterns(self) -> np.ndarray:
+        """(p patterns, m sources) int8."""
+        found = np.empty((len(self.distinct), self.sources), np.int8)
+        rest = self.distinct
+        for source in reversed(range(self.sources)):
+            rest, digit = np.divmod(rest, self.base)
+            found[:, source] = digit + self.low
+        return found
+
+    def places(self) -> np.ndarray:
+        """(n,) intp the pattern of each row."""
+        if not self.binned:
+            return np.searchsorted(self.distinct, self.rows)
+        place = np.zeros(int(self.distinct[-1]) + 1 if len(self.distinct) else 0, np.intp)
+        place[self.distinct] = np.arange(len(self.distinct))
+        places: np.ndarray = place[self.rows]
+        return places
+
+
+def _distinct_codes(votes: np.ndarray) -> _Codes | None:
+    """None where so many sources do not fit into 63 bits."""
+    low, high = int(votes.min(initial=0)), int(votes.max(initial=0))
+    base, sources = high - low + 1, votes.shape[1]
+    if base**sources >= 2**63:
+        return None
+    rows = as_digits(votes, low, base, np.dtype(np.int64))
+    binned = base**sources <= min(max(4 * len(rows), 1024), _MOST_BINS)
+    if binned:
+        bins = np.bincount(rows)
+        distinct = np.flatnonzero(bins)
+        counts = bins[distinct]
+    else:
+        distinct, counts = np.unique(rows, return_counts=True)
+    return _Codes(rows, distinct, counts.astype(np.int64), low, base, sources, binned)
 
 
 def merge_patterns(patterns: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

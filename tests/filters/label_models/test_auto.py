@@ -140,3 +140,11 @@ def test_many_classes_and_any_order_of_samples():
     again = Auto(classes=3).fit(votes[::-1])
     assert again.reasons_ == model.reasons_
     np.testing.assert_array_equal(again.predict_proba(votes), proba)
+
+
+def test_a_second_fit_forgets_the_model_of_the_first():
+    rng = np.random.default_rng(6)
+    first, second = (draw(rng, rng.choice([-1, 1], 400), [0.9, 0.8, 0.7, 0.7]) for _ in range(2))
+    model = Auto().fit(first)
+    model.predict_proba(first)
+    np.testing.assert_array_equal(model.fit(second).predict_proba(second), Auto().fit(second).predict_proba(second))
