@@ -7,7 +7,14 @@ from typing import Any
 from chaffinch.filters.fitted import Fitted
 from chaffinch.jobs import kinds
 from chaffinch.jobs.console import table
-from chaffinch.jobs.diagnosis import summarise_diagnosis, tell_accuracy, tell_aspects, tell_change, tell_finding
+from chaffinch.jobs.diagnosis import (
+    summarise_diagnosis,
+    tell_accuracy,
+    tell_aspects,
+    tell_change,
+    tell_finding,
+    tell_misfits,
+)
 from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.experiment import Experiment, JobError
 from chaffinch.jobs.side import Side
@@ -70,9 +77,12 @@ def run_decide(experiment: Experiment) -> dict[str, Any]:
     if before is not None and before != summary["kept"]:
         experiment.console.say(f"kept {summary['kept']} samples; before, it was {before}")
     files.write_bytes(files.join(experiment.output, "summary.json"), (json.dumps(summary, indent=1) + "\n").encode())
-    for aspect, part in state["judgement"]["ensemble"]["aspects"].items():
-        if reasons := part["model"].get("reasons_"):
+    models = {aspect: part["model"] for aspect, part in state["judgement"]["ensemble"]["aspects"].items()}
+    for aspect, model in models.items():
+        if reasons := model.get("reasons_"):
             experiment.console.say(f"label model of the aspect {aspect}: {'; '.join(reasons)}")
+    for misfit in tell_misfits(models):
+        experiment.console.warn(misfit)
     if config.labels is not None and "labels" in state:
         _tell_labels(experiment, len(config.labels), state["labels"])
     for finding in diagnosis.get("findings", ()):

@@ -1,5 +1,6 @@
 """What the table and the warnings that end a run tell of the ensemble."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,6 +89,28 @@ def _tell_prior(found: Mapping[str, Any]) -> str:
         return f"{told} (not known: {found['class_prior_note']})"
     low, high = (f"{100 * bound:.0f}" for bound in found["class_prior_interval"])
     return f"{told} ({low}-{high})"
+
+
+def tell_misfits(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A sentence for each class prior that was given and is larger than goes with the reference.
+
+    The bound is a ratio of shares, of about half of the reference: with k samples in it, 1 / sqrt(k) of the bound is a
+    standard error. Two of them are taken for chance: few pools are as good as their bound.
+
+    Args:
+        models: aspect -> the state of its label model.
+    """
+    lines = []
+    for aspect, state in models.items():
+        model = state.get("chosen_", state)
+        given, bound = model.get("class_prior"), model.get("class_prior_bound_")
+        if given is not None and bound is not None and given > bound * (1 + 2 / math.sqrt(model["n_reference_"])):
+            lines.append(
+                f"aspect {aspect}: class_prior {given:g} does not go with the reference: by their votes at most "
+                f"{bound:.0%} of the pool are like it; give less, leave it out, or take a reference that is more like "
+                "what is good in the pool"
+            )
+    return lines
 
 
 def tell_finding(finding: Mapping[str, Any]) -> str:

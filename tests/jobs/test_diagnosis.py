@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from chaffinch.jobs.decide import show
-from chaffinch.jobs.diagnosis import tell_accuracy, tell_aspects
+from chaffinch.jobs.diagnosis import tell_accuracy, tell_aspects, tell_misfits
 from chaffinch.jobs.main import main
 
 CONFIG = """\
@@ -129,6 +129,14 @@ def test_a_class_prior_is_told_with_how_sure_it_is():
         how = {"class_prior_given": given, "class_prior_interval": interval, "class_prior_note": "two are not enough"}
         assert tell_aspects({"aspects": {"x": described | how}})[0].endswith(told)
     assert "class prior" not in tell_aspects({"aspects": {"x": described | how | {"class_prior": None}}})[0]
+
+
+@pytest.mark.parametrize(("prior", "reference", "warned"), [(0.62, 100, True), (0.58, 100, False), (0.62, 30, False)])
+def test_a_class_prior_above_its_bound_is_warned_of_unless_chance_explains_it(prior, reference, warned):
+    anchored = {"class_prior": prior, "class_prior_bound_": 0.5, "n_reference_": reference}
+    told = tell_misfits({"one": anchored, "other": {"chosen_": anchored}, "third": {"class_prior": 0.9}})
+    assert [line.split(":")[0] for line in told] == ["aspect one", "aspect other"] * warned
+    assert not tell_misfits({"one": anchored | {"class_prior": None}})
 
 
 def test_what_is_not_estimated_is_not_made_up():
