@@ -13,11 +13,11 @@ from chaffinch.filters.diagnosis.contributions import count_contributions
 from chaffinch.filters.diagnosis.frequent import list_patterns
 from chaffinch.filters.diagnosis.influence import leave_out
 from chaffinch.filters.diagnosis.keeping import KeepRule, thin
+from chaffinch.filters.diagnosis.redundancy import count_sources, list_correlated, measure_excess
 from chaffinch.filters.diagnosis.refits import WORK, Refits, gather_refits
 from chaffinch.filters.fitted import Fitted
 from chaffinch.filters.label_models.evidence import Evidence, Votes
 from chaffinch.filters.label_models.label_model import LabelModel
-from chaffinch.filters.label_models.opinions import excess_correlation, opinion_weights
 
 _MOST_SAMPLES_CHECKED = 20_000  # for what is asked of the model once a filter
 _DIGITS = 6
@@ -108,7 +108,7 @@ def _describe_aspect(
     silent = int(votes.counts[~votes.patterns.any(axis=1)].sum())
     prior = getattr(model, "class_prior_", model.class_prior)
     likelihood = getattr(model, "log_likelihood_", None)
-    excess = _excess(model, refits)
+    excess = measure_excess(refits)
     return {
         "label_model": model.kind,
         "filters": list(names),
@@ -119,33 +119,10 @@ def _describe_aspect(
         "class_prior_note": accuracy.prior_note,
         "log_likelihood_per_sample": None if likelihood is None or not samples else _known(likelihood / samples),
         "uncovered": _known(silent / samples) if samples else None,
-        "effective_sources": None if excess is None else _known(_count_sources(excess)),
-        "correlated": [] if excess is None else _list_correlated(names, excess),
+        "effective_sources": None if excess is None else _known(count_sources(excess)),
+        "correlated": [] if excess is None else list_correlated(names, excess),
         "proposed": standing.proposed,
     }
-
-
-def _excess(model: LabelModel, refits: Refits) -> np.ndarray | None:
-    """(m, m) how far sources are one opinion: as the model found, or from votes where it does not look for that."""
-    found = getattr(model, "excess_correlation_", getattr(model, "opinion_correlation_", None))
-    m = refits.evidence.votes.patterns.shape[1]
-    if found is not None:
-        return np.asarray(found, np.float64).reshape(m, m)
-    if model.is_rule or not len(refits.evidence.votes.counts):
-        return None
-    return excess_correlation(*refits.thinned(_MOST_SAMPLES_CHECKED)) if m > 1 else np.eye(m)
-
-
-def _count_sources(excess: np.ndarray) -> float:
-    """How many independent sources the sources are worth where all of them vote."""
-    return float(opinion_weights(excess, np.ones((1, len(excess)), bool)).sum())
-
-
-def _list_correlated(names: Sequence[str], excess: np.ndarray) -> list[dict[str, Any]]:
-    """Pairs that agree beyond what the class explains, the strongest first."""
-    pairs = [(i, j) for i in range(len(names)) for j in range(i) if excess[i, j] > 0]
-    pairs.sort(key=lambda pair: (-excess[pair], pair))
-    return [{"filters": [names[j], names[i]], "excess_correlation": _known(excess[i, j])} for i, j in pairs]
 
 
 def _describe_agreement(fitted: Fitted, evidence: Evidence) -> dict[str, Any]:
