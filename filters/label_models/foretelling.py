@@ -8,7 +8,13 @@ import numpy as np
 from chaffinch.filters.label_models.evidence import Evidence, Labelled, Votes
 from chaffinch.filters.label_models.expectation import expect, maximise
 from chaffinch.filters.label_models.label_model import LabelModel
-from chaffinch.filters.label_models.opinions import copied_from, excess_correlation, opinion_weights
+from chaffinch.filters.label_models.opinions import (
+    FEWEST_OPINIONS,
+    copied_from,
+    excess_correlation,
+    opinion_weights,
+    opinions_a_sample,
+)
 from chaffinch.filters.label_models.votes import vote_classes
 
 _FOLDS = 3
@@ -119,7 +125,10 @@ class Foretelling:
         opinions = np.unique(copied_from(votes.patterns))
         chosen = votes.patterns[:, opinions]
         voted = vote_classes(chosen, classes)
-        shares = opinion_weights(excess_correlation(chosen, votes.counts, classes), voted != classes)
+        excess = excess_correlation(chosen, votes.counts, classes)
+        if opinions_a_sample(excess, chosen, votes.counts) < FEWEST_OPINIONS:
+            excess = np.eye(len(opinions))
+        shares = opinion_weights(excess, voted != classes)
         return cls(votes, np.ascontiguousarray(voted.T), shares.T, classes)
 
     def losses(self, model: LabelModel, make: Callable[[], LabelModel]) -> Losses:

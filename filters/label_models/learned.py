@@ -8,7 +8,13 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 
 from chaffinch.filters.label_models.label_model import LabelModel
-from chaffinch.filters.label_models.opinions import copied_from, excess_correlation, opinion_weights
+from chaffinch.filters.label_models.opinions import (
+    FEWEST_OPINIONS,
+    copied_from,
+    excess_correlation,
+    opinion_weights,
+    opinions_a_sample,
+)
 from chaffinch.filters.label_models.votes import merge_patterns, vote_classes
 
 
@@ -27,6 +33,8 @@ class LearnedLabelModel(LabelModel, ABC):
     Attributes:
         correlated: discount: as above. ignore: all sources are taken to err independently, copies too.
         excess_correlation_: (m, m) how far two sources are one opinion, in [0, 1]; 1 for copies, and on the diagonal.
+        discounted_: whether echoes count for less. They do not where so few opinions would be left on a sample that no
+            other could speak for it: then those that agree are taken to be right, as always, and no more is known.
         copy_of_: (m,) the first source with the same votes; a source's own position where there is none before it.
         order_: (o opinions,) positions of the sources that stand for the opinions, in the order that the fit takes.
         by_source: names of the learned arrays that have a row per source; `_fit` sets a row per opinion.
@@ -37,6 +45,7 @@ class LearnedLabelModel(LabelModel, ABC):
     by_source: ClassVar[tuple[str, ...]] = ("accuracy_",)
 
     excess_correlation_: np.ndarray = field(init=False, repr=False, compare=False)
+    discounted_: bool = field(init=False, repr=False, compare=False)
     copy_of_: np.ndarray = field(init=False, repr=False, compare=False)
     order_: np.ndarray = field(init=False, repr=False, compare=False)
 
@@ -98,10 +107,11 @@ class LearnedLabelModel(LabelModel, ABC):
         merged, merged_counts = patterns, counts
         if not np.array_equal(self.order_, np.arange(patterns.shape[1])):
             merged, merged_counts = merge_patterns(patterns[:, self.order_], counts)
-        excess = np.eye(len(self.order_))
+        alone = excess = np.eye(len(self.order_))
         if discount:
             excess = excess_correlation(merged, merged_counts, self._classes)
-        self.excess_correlation_ = excess
+        self.discounted_ = opinions_a_sample(excess, merged, merged_counts) >= FEWEST_OPINIONS
+        self.excess_correlation_ = excess if self.discounted_ else alone
         self._fit(merged, merged_counts)
         self.excess_correlation_ = excess[np.ix_(place, place)]
         for name in self.by_source:
@@ -125,7 +135,8 @@ class LearnedLabelModel(LabelModel, ABC):
         m = len(self.copy_of_)
         order = self.order_.astype(np.intp)
         opinions = copy.copy(self)
-        opinions.excess_correlation_ = self.excess_correlation_.reshape(m, m)[np.ix_(order, order)]
+        excess = self.excess_correlation_ if self.discounted_ else np.eye(m)
+        opinions.excess_correlation_ = excess.reshape(m, m)[np.ix_(order, order)]
         for name in self.by_source:
             setattr(opinions, name, getattr(self, name)[order])
         return opinions._predict(self._opinions(np.asarray(patterns), order))

@@ -18,6 +18,11 @@ MOST_SOURCES = 256
 LARGEST = 0.99
 """Excess correlation of sources that never differ where both vote, but are no copies, since one votes on more."""
 
+FEWEST_OPINIONS = 2.0
+"""Opinions that a sample has to have on average, echoes discounted, if they are to be discounted. With fewer there is
+mostly one opinion that many voice, and next to nobody to confirm or contradict it: what its voices are worth would be
+learned from the few samples on which others speak."""
+
 _DECIMALS = 8  # rounding errors of sums, which depend on the order of sources, end here
 _ROUNDS = 50
 _SUSPICION = 4  # power of (1 - h) / (1 + h) by which a pair counts in the fit: little, long before it is sure
@@ -256,3 +261,21 @@ def opinion_weights(correlation: np.ndarray, voting: np.ndarray) -> np.ndarray:
         branches.append(branches[left] + branches[right])
         sizes.append(a * left_share + b * right_share)
     return weight
+
+
+def opinions_a_sample(correlation: np.ndarray, patterns: np.ndarray, counts: np.ndarray) -> float:
+    """How many opinions there are on a sample, in the mean over those on which any source votes.
+
+    Args:
+        correlation: (m, m) excess correlation.
+        patterns: (p patterns, m sources) votes, 0 for abstains.
+        counts: (p,) how many samples show each.
+
+    Returns:
+        1 or more; infinite where nothing is correlated or nobody votes.
+    """
+    voting = patterns != 0
+    if np.count_nonzero(correlation) == len(correlation) or not voting.any():
+        return np.inf
+    weights = opinion_weights(correlation, voting).sum(axis=1)
+    return float((weights * counts).sum() / counts[voting.any(axis=1)].sum())

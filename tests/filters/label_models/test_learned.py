@@ -162,3 +162,21 @@ def test_copies_are_sources_like_others_where_correlation_is_ignored(kind):
 def test_another_treatment_is_refused():
     with pytest.raises(ValueError, match="correlated is 'merge': take 'discount' or 'ignore'"):
         DawidSkene(correlated="merge")
+
+
+def test_echoes_are_not_discounted_where_next_to_nobody_else_speaks():
+    """Four sources that err together vote on everything, two poor ones here and there: the four stay in charge."""
+    rng = np.random.default_rng(11)
+    truth = np.where(rng.random(8000) < 0.4, 1, -1)
+    shared = np.where(rng.random(8000) < 0.88, truth, -truth)
+    echoes = np.where(rng.random((8000, 4)) < 0.95, shared[:, None], -shared[:, None])
+    fault = np.where(rng.random(8000) < 0.6, truth, -truth)  # which the poor ones share
+    poor = np.where(rng.random((8000, 2)) < 0.85, fault[:, None], -fault[:, None])
+    spoken = np.where(rng.random((8000, 2)) < [0.15, 0.4], poor, 0)
+    votes = np.concatenate([echoes, spoken], axis=1)
+    model = DawidSkene().fit(votes)
+    assert not model.discounted_
+    assert np.count_nonzero(model.excess_correlation_) > 6  # found and told all the same
+    assert ((model.predict_proba(votes) > 0.5) == (truth > 0)).mean() > 0.85
+    everywhere = np.where(rng.random((8000, 3)) < 0.8, truth[:, None], -truth[:, None])
+    assert DawidSkene().fit(np.concatenate([echoes, everywhere], axis=1)).discounted_
