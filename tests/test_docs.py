@@ -57,9 +57,18 @@ def test_configs_in_the_documentation_are_valid(text, tmp_path, monkeypatch):
     load_config("config.yaml", [])
 
 
-@pytest.mark.parametrize("text", [*blocks("python")])
-def test_python_in_the_documentation_runs(text):
-    exec(compile(text, "documentation", "exec"), {"__name__": "documentation"})
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_python_in_the_documentation_runs(page, tmp_path, monkeypatch, capsys):
+    """From top to bottom in one folder, as a reader would type it, and prints what is shown below it.
+
+    Digits do not count: the last ones depend on the machine.
+    """
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "documentation"}
+    for text, shown in re.findall(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", page.read_text(), re.DOTALL):
+        exec(compile(text, "documentation", "exec"), names)
+        printed = capsys.readouterr().out
+        assert not shown or re.sub(r"\d", "0", printed) == re.sub(r"\d", "0", shown)
 
 
 def test_the_filter_and_the_scorer_of_the_guide_work_from_the_command_line(tmp_path, monkeypatch, capsys):
