@@ -24,7 +24,7 @@ def describe_ensemble(contents: Contents) -> dict[str, Any] | None:
         contents: what the report shows.
 
     Returns:
-        aspects, filters, patterns and findings; None where nothing was fitted, since numbers came from elsewhere.
+        aspects, filters, patterns, findings and what labels say; None where nothing was fitted, since numbers came from elsewhere.
     """
     diagnosis = contents.state.get("diagnosis")
     if diagnosis is None:
@@ -45,6 +45,7 @@ def describe_ensemble(contents: Contents) -> dict[str, Any] | None:
         "ruled_out": table["ruled_out"],
         "uncovered": table["uncovered"],
         "compared": len(names) > 1,
+        "labels": contents.state.get("labels"),
     }
 
 

@@ -68,7 +68,7 @@ def test_reliability_by_hand():
     assert found["log_loss"] == pytest.approx(-(2 * math.log(0.9) + math.log(0.1) + math.log(0.5)) / 4)
     assert found["auc"] == pytest.approx((0.5 + 0 + 1 + 1) / 4)
     assert [one["samples"] for one in found["bins"]] == [2, 1, 1]
-    assert found["bins"][0] == {"samples": 2, "probability": pytest.approx(0.1), "keep": 0.5}
+    assert found["bins"][0] == {"low": 0.0, "high": 0.2, "samples": 2, "probability": pytest.approx(0.1), "keep": 0.5}
     assert reliability(np.zeros(0), np.zeros(0, bool)) == {
         "samples": 0,
         "brier": None,

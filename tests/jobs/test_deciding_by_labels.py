@@ -85,6 +85,11 @@ def test_labels_give_the_prior_and_bring_probabilities_nearer_to_the_truth(
 
     assert error(after) < error(before)
 
+    assert run("report", path, f"labels={labels}", "--quiet")[0] == 0
+    page = (output / "report.html").read_text()
+    assert "What labels say" in page
+    assert f"of the {count} drawn at random" in page
+
     again = json.loads((output / "fitted.json").read_text())
     assert run("decide", path, f"labels={labels}", "--quiet")[0] == 0
     assert json.loads((output / "fitted.json").read_text()) == again
