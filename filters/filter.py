@@ -10,7 +10,7 @@ import pyarrow as pa
 
 Bounds = tuple[float | None, float | None] | str
 """`keep:` or `drop:` of a filter: [low, high], closed, None for open; or "top 30%", "bottom 40%", "above reference 5%",
-"below reference 1%"."""
+"below reference 1%"; or "above labels", "below labels"."""
 
 
 @dataclass(frozen=True, kw_only=True)

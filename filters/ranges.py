@@ -17,7 +17,11 @@ NOTHING: Interval = (float("inf"), float("-inf"))
 
 _SHARE = re.compile(r"\s*(top|bottom)\s+([0-9.]+)\s*%\s*")
 _REFERENCE = re.compile(r"\s*(above|below)\s+reference\s+([0-9.]+)\s*%\s*")
-_FORMS = "[low, high] with null for open, 'top 30%', 'bottom 40%', 'above reference 5%' or 'below reference 1%'"
+_LABELS = re.compile(r"\s*(above|below)\s+labels\s*")
+_FORMS = (
+    "[low, high] with null for open, 'top 30%', 'bottom 40%', 'above reference 5%', 'below reference 1%', "
+    "'above labels' or 'below labels'"
+)
 
 
 @dataclass(frozen=True)
@@ -60,19 +64,36 @@ class Share:
         return (edge, float("inf")) if self.side in ("top", "above") else (float("-inf"), edge)
 
 
-def parse_bounds(bounds: Bounds) -> Interval | Share:
+@dataclass(frozen=True)
+class ByLabels:
+    """A range that ends where labels part a filter's scores.
+
+    Attributes:
+        side: "above" holds the high scores, "below" the low ones.
+    """
+
+    side: Literal["above", "below"]
+
+
+Parsed = Interval | Share | ByLabels
+"""A `keep:` or `drop:` as it was read."""
+
+
+def parse_bounds(bounds: Bounds) -> Parsed:
     """Reads one `keep:` or `drop:`.
 
     Args:
         bounds: as written in the config.
 
     Returns:
-        A closed interval, or a share to be fitted to the pool or the reference.
+        A closed interval, a share to be fitted to the pool or the reference, or a range to be fitted to labels.
 
     Raises:
         ValueError: it has none of the allowed forms.
     """
     if isinstance(bounds, str):
+        if match := _LABELS.fullmatch(bounds):
+            return ByLabels(match[1])  # type: ignore[arg-type]
         for form in (_SHARE, _REFERENCE):
             if match := form.fullmatch(bounds):
                 percent = float(match[2])
@@ -87,7 +108,7 @@ def parse_bounds(bounds: Bounds) -> Interval | Share:
     return interval
 
 
-def parse_ranges(keep: Bounds | None, drop: Bounds | None) -> dict[str, Interval | Share | None]:
+def parse_ranges(keep: Bounds | None, drop: Bounds | None) -> dict[str, Parsed | None]:
     """Reads both ranges of a filter: "keep" and "drop" -> what `parse_bounds` says, None where it is not given."""
     return {
         which: None if bounds is None else parse_bounds(bounds) for which, bounds in (("keep", keep), ("drop", drop))
@@ -109,7 +130,11 @@ def check_ranges(keep: Bounds | None, drop: Bounds | None) -> None:
     one, other = parse_ranges(keep, drop).values()
     if one is None or other is None:
         return
-    if isinstance(one, Share) and isinstance(other, Share):
+    if isinstance(one, ByLabels) or isinstance(other, ByLabels):
+        high = [part.side in ("top", "above") for part in (one, other) if not isinstance(part, tuple)]
+        if high in ([True, True], [False, False]):
+            raise ValueError(f"keep: {keep} and drop: {drop} overlap; one has to lie at the other end")
+    elif isinstance(one, Share) and isinstance(other, Share):
         same_pool = one.of_reference == other.of_reference
         if one.side == other.side:
             raise ValueError(f"keep: {keep} and drop: {drop} overlap; one has to lie at the other end")

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.label_models.label_model import LabelModel
 from chaffinch.filters.label_models.soft_label_model import SoftLabelModel
-from chaffinch.filters.ranges import Share, check_ranges, parse_ranges
+from chaffinch.filters.ranges import ByLabels, Share, check_ranges, parse_ranges
 from chaffinch.jobs import kinds
 from chaffinch.jobs.documents import Document, Place, read_document
 from chaffinch.jobs.label_models import make_label_models
@@ -94,12 +94,13 @@ def _settings(one: Any) -> dict[str, Any]:
     return {"kind": one.kind} | plain
 
 
-def load_config(path: str, overrides: list[str]) -> Config:
+def load_config(path: str, overrides: list[str], is_fitted: bool = False) -> Config:
     """Reads and checks a config; starts nothing.
 
     Args:
         path: a YAML file.
         overrides: `key=value` settings from the command line.
+        is_fitted: all numbers come from a fitted.json, so that ranges that labels decide need none here.
 
     Returns:
         The config.
@@ -121,6 +122,7 @@ def load_config(path: str, overrides: list[str]) -> Config:
         order = Order.of(scorers, filters)
     except ValueError as error:
         raise document.error(("scorers",), str(error)) from error
+    _check_ranges_by_labels(document, filters, order, sections.labels is not None or is_fitted)
     _check_places(document, sections)
     shards = list_shards(document, ("input",), sections.input)
     reference = [] if sections.reference is None else list_shards(document, ("reference",), sections.reference)
@@ -178,6 +180,28 @@ def _filter(document: Document, name: str, settings: dict[str, Any]) -> Filter:
             bounds = getattr(made, which)
             raise document.error((*place, which), f"{bounds!r} needs a reference:, known-good samples")
     return made
+
+
+def _check_ranges_by_labels(document: Document, filters: Mapping[str, Filter], order: Order, has_labels: bool) -> None:
+    """Refuses ranges that labels decide where there are none, or where they are needed before anything has a label."""
+    waiting = {judge: scorer for scorer, judges in order.gates.items() for judge in judges}
+    for name, judge in filters.items():
+        for which, parsed in parse_ranges(judge.keep, judge.drop).items():
+            if not isinstance(parsed, ByLabels):
+                continue
+            place, asked = ("filters", name, which), f"{getattr(judge, which)!r}"
+            if not has_labels:
+                raise document.error(
+                    place,
+                    f"{asked} needs labels:, a file of samples that somebody judged; begin with numbers or a share of "
+                    "the pool, and `chaffinch label` makes one",
+                )
+            if name in waiting:
+                raise document.error(
+                    place,
+                    f"{asked} cannot decide what scorers.{waiting[name]} measures with `where: required`: labels come "
+                    "after scoring; write numbers here, or let that scorer measure all samples",
+                )
 
 
 def list_shards(document: Document, place: Place, inputs: str | list[str]) -> list[Shard]:

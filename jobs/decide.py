@@ -17,10 +17,12 @@ from chaffinch.jobs.diagnosis import (
 )
 from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.experiment import Experiment, JobError
+from chaffinch.jobs.label_findings import tell_labels
 from chaffinch.jobs.side import Side
 from chaffinch.pipeline import files
 from chaffinch.pipeline.decide import decide
-from chaffinch.pipeline.learn import EmptyPoolError, LabelModelError, RangeError
+from chaffinch.pipeline.learn import EmptyPoolError, LabelModelError
+from chaffinch.pipeline.ranges import RangeError
 from chaffinch.pipeline.verdicts import Verdicts, decisions_path
 
 _DRIFT = 0.05
@@ -37,7 +39,7 @@ def run_decide(experiment: Experiment) -> dict[str, Any]:
 
     Raises:
         JobError: shards are not scored, the counts do not add up, or too much was rejected.
-        ConfigError: ranges turn out to overlap, or fitted.json is of other filters.
+        ConfigError: ranges turn out to overlap or cannot be decided by labels, or fitted.json is of other filters.
     """
     config = experiment.config
     folders = [side.found_folders() for side in experiment.sides]
@@ -84,7 +86,7 @@ def run_decide(experiment: Experiment) -> dict[str, Any]:
     for misfit in tell_misfits(models):
         experiment.console.warn(misfit)
     if config.labels is not None and "labels" in state:
-        _tell_labels(experiment, len(config.labels), state["labels"])
+        tell_labels(experiment.console, len(config.labels), state["labels"])
     for finding in diagnosis.get("findings", ()):
         experiment.console.warn(tell_finding(finding))
     if frozen is not None:
@@ -241,26 +243,6 @@ def _read_frozen(experiment: Experiment) -> Fitted | None:
             "settings; give the config it was fitted with"
         )
     return frozen
-
-
-def _tell_labels(experiment: Experiment, given: int, found: Mapping[str, Any]) -> None:
-    """How many labels were of use, what they say of the pool, and how well probabilities fit them."""
-    if found["samples"] < given:
-        experiment.console.warn(
-            f"labels: {given - found['samples']} of {given} are of samples that are not in this pool, were rejected or "
-            "are dropped by a required filter, and tell nothing"
-        )
-    if not found["samples"]:
-        return
-    told = f"labels: {found['samples']} samples"
-    if found["at_random"]:
-        low, high = found["keep_share_interval"]
-        told += (
-            f", {found['at_random']} of them drawn at random: {found['keep_share']:.0%} are good ({low:.0%}-{high:.0%})"
-        )
-    before, after = found["before"], found["after"]
-    told += f"; mean square error of P(keep) {before['brier']:.3f}, {after['brier']:.3f} calibrated by them"
-    experiment.console.say(told if before["auc"] is None else f"{told}; AUC {before['auc']:.3f}")
 
 
 def _warn_of_drift(experiment: Experiment, filters: Mapping[str, Any]) -> None:

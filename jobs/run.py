@@ -56,7 +56,7 @@ def run_command(
             "command line: fitted= has no meaning for score; it goes with decide, emit, report, label and run"
         )
     set_up_filesystems(beam_options)
-    experiment = Experiment(load_config(config, overrides), console, beam_options, fitted)
+    experiment = Experiment(load_config(config, overrides, fitted is not None), console, beam_options, fitted)
     files.remove_leftovers(experiment.output)
     files.remove_leftovers(experiment.config.store)
     summary = None

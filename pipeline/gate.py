@@ -8,8 +8,9 @@ import numpy as np
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.ranges import FittedRanges
 from chaffinch.pipeline.judgement import Pool
-from chaffinch.pipeline.learn import find_shares, fit_ranges, measure
+from chaffinch.pipeline.learn import measure
 from chaffinch.pipeline.lessons import Count, teach
+from chaffinch.pipeline.ranges import find_shares, fit_ranges
 from chaffinch.pipeline.rows import Part, Source, read_scores
 from chaffinch.pipeline.shards import Shard
 
@@ -36,7 +37,7 @@ class Gate:
             count: adds up over a pool.
             pool: the pool, with the tables that the filters read.
             reference: known-good samples that ranges may lean on, with the same tables.
-            filters: name -> required filter.
+            filters: name -> required filter; none whose range labels decide, for those come after scoring.
 
         Returns:
             The gate.

@@ -103,3 +103,51 @@ class CountLabelled:
         votes = self.fitted.votes(scores, len(rows))
         judged = shard.usable[rows] & ~self.fitted.ruled_out(votes)
         return LabelledRows(places[judged], votes[judged], self.fitted.soft_votes(scores, len(rows))[judged])
+
+
+@dataclass
+class ScoredRows:
+    """Labelled samples as some filters score them.
+
+    Attributes:
+        places: (f,) which label each has.
+        scores: (f samples, m filters) float32.
+    """
+
+    places: np.ndarray
+    scores: np.ndarray
+
+    def merge(self, other: Self) -> Self:
+        """Adds another shard's samples."""
+        self.places = np.concatenate([self.places, other.places])
+        self.scores = np.concatenate([self.scores, other.scores])
+        return self
+
+    def ordered(self) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and scores in the order of the uids."""
+        order = np.argsort(self.places)
+        return self.places[order], self.scores[order]
+
+
+@dataclass(frozen=True)
+class CountLabelledScores:
+    """Finds the scores of labelled samples that can be used, those that a required filter drops included.
+
+    Attributes:
+        source: where columns come from.
+        filters: the filters whose scores are wanted, one at least.
+        labels: what was said.
+    """
+
+    source: Source
+    filters: Mapping[str, Filter]
+    labels: Labels
+
+    def __call__(self, part: Part) -> ScoredRows:
+        """Looks through one shard; reads no score where it has no labelled sample."""
+        rows, places = self.labels.find(read_uids(part, self.source))
+        if not len(rows):
+            return ScoredRows(places, np.zeros((0, len(self.filters)), np.float32))
+        shard = Rows.read(part, self.source, list(self.filters.values()))
+        usable = shard.usable[rows]
+        return ScoredRows(places[usable], np.stack([values[rows[usable]] for values in shard.scores], axis=1))

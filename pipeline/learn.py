@@ -1,6 +1,7 @@
 """Learning from a pool: passes that count it, and what is fitted between them.
 
-    (what filters learn) -> count values and uids -> ends of ranges -> count votes -> label models -> the cut
+    (what filters learn) -> count values and uids -> ends of ranges (those that labels decide come last) -> count votes
+        -> label models -> the cut
 
 Every arrow is one pass over the score tables whose counts add up; what is fitted between passes is plain numbers.
 """
@@ -19,18 +20,15 @@ from chaffinch.filters.filter import Filter
 from chaffinch.filters.fitted import Fitted
 from chaffinch.filters.label_models.evidence import Evidence
 from chaffinch.filters.patterns import Patterns
-from chaffinch.filters.ranges import FittedRanges, Interval, Search, Share, check_overlap, parse_ranges
+from chaffinch.filters.ranges import Search, Share
 from chaffinch.filters.statistics import Ranks
 from chaffinch.pipeline.counts import CountFine, CountPool, CountVotes, FineCounts, PoolCounts
 from chaffinch.pipeline.evidence import gather
 from chaffinch.pipeline.find_cut import find_cut
 from chaffinch.pipeline.judgement import Judgement, Pool
 from chaffinch.pipeline.lessons import Count, teach
+from chaffinch.pipeline.ranges import find_shares, fit_by_labels, fit_ranges
 from chaffinch.pipeline.repeats import table_size
-
-
-class RangeError(Exception):
-    """A filter's ranges do not fit the pool."""
 
 
 class LabelModelError(Exception):
@@ -104,44 +102,6 @@ def measure(
     return Measured(ranks, ends, repeated or {})
 
 
-def find_shares(filters: Mapping[str, Filter], of_reference: bool) -> dict[tuple[str, str], Share]:
-    """The ranges that a pool, or the reference, has to decide: filter and "keep" or "drop" -> share."""
-    found = {}
-    for name, judge in filters.items():
-        for which, parsed in parse_ranges(judge.keep, judge.drop).items():
-            if isinstance(parsed, Share) and parsed.of_reference == of_reference:
-                found[name, which] = parsed
-    return found
-
-
-def fit_ranges(filters: Mapping[str, Filter], ends: Mapping[tuple[str, str], float | None]) -> list[FittedRanges]:
-    """Turns every filter's bounds into numbers.
-
-    Args:
-        filters: all filters.
-        ends: the inner ends of ranges that a pool decided.
-
-    Returns:
-        (m,) ranges.
-
-    Raises:
-        RangeError: keep and drop overlap now that their ends are known; names the filter.
-    """
-    ranges = []
-    for name, judge in filters.items():
-        intervals: dict[str, Interval | None] = {}
-        for which, parsed in parse_ranges(judge.keep, judge.drop).items():
-            intervals[which] = parsed.interval(ends[name, which]) if isinstance(parsed, Share) else parsed
-        keep, drop = intervals["keep"], intervals["drop"]
-        if keep is not None and drop is not None:
-            try:
-                check_overlap(keep, drop, f"keep: {judge.keep} and drop: {judge.drop}")
-            except ValueError as error:
-                raise RangeError(f"filters.{name}: {error}") from error
-        ranges.append(FittedRanges(keep, drop))
-    return ranges
-
-
 @dataclass(frozen=True)
 class Learned:
     """What was learned from a pool.
@@ -180,7 +140,7 @@ def learn(
 
     Raises:
         EmptyPoolError: no sample was found at all.
-        RangeError: ranges overlap.
+        RangeError: ranges overlap, or labels cannot decide them.
         FilterError: a filter cannot learn from the pool.
         LabelModelError: a label model cannot be fitted.
     """
@@ -190,7 +150,7 @@ def learn(
         repeated = measure(count, pool, filters, {}, set(), repeated).repeated
         fitted = replace(frozen, takes_down=[judge.takes_down for judge in filters.values()])
     else:
-        fitted, repeated = _fit_filters(count, pool, reference, judgement, repeated)
+        fitted, repeated, by_labels = _fit_filters(count, pool, reference, judgement, repeated)
     parts = pool.parts(repeated)
     votes: Patterns = count("Count votes", parts, CountVotes(pool.source, filters, fitted))
     patterns, counts = votes.arrays()
@@ -206,7 +166,7 @@ def learn(
         report["order"] = how
         report["diagnosis"] = _diagnose(judgement, fitted, evidence, patterns, counts, report["filters"])
         if evidence.labelled is not None:
-            report["labels"] = fitted.ensemble.against(evidence.labelled)
+            report["labels"] = fitted.ensemble.against(evidence.labelled) | {"ranges": by_labels}
     return Learned(fitted, repeated or {}, report)
 
 
@@ -216,8 +176,8 @@ def _fit_filters(
     reference: Pool | None,
     judgement: Judgement,
     repeated: Mapping[str, tuple[int, ...]] | None,
-) -> tuple[Fitted, Mapping[str, tuple[int, ...]]]:
-    """Everything but label models and cut; and the rows that repeat a uid."""
+) -> tuple[Fitted, Mapping[str, tuple[int, ...]], Mapping[str, Any]]:
+    """Everything but label models and cut; the rows that repeat a uid; and what labels said of ranges."""
     filters = judgement.filters
     ranked = {
         name
@@ -230,10 +190,11 @@ def _fit_filters(
     shares = find_shares(filters, of_reference=True)
     if reference is not None and shares:
         ends |= measure(count, reference, filters, shares, set(), {}).ends
+    by_labels = fit_by_labels(count, pool, pool.parts(found.repeated), filters, judgement.labels)
     fitted = Fitted(
         names=list(filters),
         required=[judge.require for judge in filters.values()],
-        ranges=fit_ranges(filters, ends),
+        ranges=fit_ranges(filters, ends, by_labels.ranges),
         ranks=found.ranks,
         ensemble=Ensemble({}),
         uncovered=judgement.uncovered,
@@ -241,7 +202,7 @@ def _fit_filters(
         takes_down=[judge.takes_down for judge in filters.values()],
         learned={name: judge.learned for name, judge in filters.items() if judge.learned is not None},
     )
-    return fitted, found.repeated
+    return fitted, found.repeated, by_labels.report
 
 
 def _fit_ensemble(judgement: Judgement, fitted: Fitted, evidence: Evidence) -> Ensemble:
