@@ -146,7 +146,7 @@ def library_answers(
     command = [python, "-W", "ignore", str(RUNNER), str(folder), str(seconds), *names]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        raise SystemExit(f"{python} could not run the libraries: {done.stderr[-2000:]}")
+        raise SystemExit(f"{python} could not run the libraries ({done.returncode}): {done.stderr[-2000:]}")
     return {name: {model: _read(folder / f"{name}.answers" / f"{model}.npz") for model in names} for name in votes}
 
 

@@ -89,11 +89,12 @@ def told_planted(figures: Mapping[str, Any]) -> str:
             if known:
                 first = min(known, key=lambda model: known[model])
                 sides.append(f"{first} of {side} {known[first]:.4f}")
-    worse = sum(one["measure"] == "posterior_error" for one in figures["worse"])
+    worse = [one for one in figures["worse"] if one["measure"] == "posterior_error"]
+    cases = "; ".join(f"{one['case']}: {one['ours']} {one['is']}, {one['theirs']} {one['has']}" for one in worse)
     return (
         f"Mean distance from the exact posterior over {len(figures['cases'])} planted models, the best untold and told "
-        f"the true prior: {', '.join(sides)}. Ours are further from it than the same algorithm of a library in {worse} "
-        "pairs of model and case."
+        f"the true prior: {', '.join(sides)}. Further from it than the same algorithm of a library: "
+        f"{cases or 'nowhere'}."
     )
 
 
