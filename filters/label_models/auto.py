@@ -13,8 +13,10 @@ from chaffinch.filters.label_models.evidence import Evidence, Votes
 from chaffinch.filters.label_models.flying_squid import FlyingSquid
 from chaffinch.filters.label_models.foretelling import Foretelling, Losses, Measure, ReferenceRisk, label_losses
 from chaffinch.filters.label_models.label_model import LabelModel
+from chaffinch.filters.label_models.learned import own_order
 from chaffinch.filters.label_models.majority import Majority
 from chaffinch.filters.label_models.metal import Metal
+from chaffinch.filters.label_models.opinions import copied_from
 from chaffinch.filters.label_models.tables import Table, read_votes
 from chaffinch.filters.label_models.votes import count_patterns, merge_patterns, vote_classes
 from chaffinch.filters.label_models.weighted_majority import WeightedMajority
@@ -148,7 +150,8 @@ class Auto(LabelModel):
 
     def _measure(self, evidence: Evidence) -> tuple[str, Measure]:
         """What candidates have to foretell, and how well a fitted one, and what makes it, do."""
-        labelled, reference = evidence.labelled, evidence.reference
+        labelled, evidence = evidence.labelled, _in_own_order(evidence)
+        reference = evidence.reference
         enough = labelled is not None and len(labelled.keep) >= FEWEST_LABELS
         if enough and labelled is not None and labelled.keep.any() and not labelled.keep.all():
             return f"{len(labelled.keep)} labels", lambda model, _: label_losses(model, labelled)
@@ -205,3 +208,16 @@ class Auto(LabelModel):
             found["flying_squid"] = lambda: FlyingSquid(class_prior=prior)
         found["majority"] = lambda: Majority(class_prior=prior, classes=classes)
         return found
+
+
+def _in_own_order(evidence: Evidence) -> Evidence:
+    """Each opinion once, and where it stands depends on votes alone: so does the cutting of samples into parts."""
+    votes, reference = evidence.votes, evidence.reference
+    copies = copied_from(votes.patterns if reference is None else np.concatenate([votes.patterns, reference.patterns]))
+    opinions = np.unique(copies)
+    chosen = evidence.of(opinions[own_order(votes.patterns[:, opinions], votes.counts)].tolist())
+    merged = Votes(*merge_patterns(chosen.votes.patterns, chosen.votes.counts))
+    if chosen.reference is None:
+        return replace(chosen, votes=merged)
+    trusted = Votes(*merge_patterns(chosen.reference.patterns, chosen.reference.counts))
+    return replace(chosen, votes=merged, reference=trusted)

@@ -100,7 +100,7 @@ class LearnedLabelModel(LabelModel, ABC):
         discount = self.correlated == "discount"
         self.copy_of_ = copied_from(patterns) if discount else np.arange(patterns.shape[1])
         opinions, opinion_of = np.unique(self.copy_of_, return_inverse=True)
-        order = _own_order(patterns[:, opinions], counts)
+        order = own_order(patterns[:, opinions], counts)
         self.order_ = opinions[order]
         place = np.argsort(order)[opinion_of.reshape(-1)]  # (m,) of each source among the opinions
 
@@ -172,7 +172,7 @@ class LearnedLabelModel(LabelModel, ABC):
         return np.ascontiguousarray(votes)
 
 
-def _own_order(patterns: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def own_order(patterns: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """An order of sources that depends on what they vote, and not on where they stand.
 
     Each source is named by a sum, over samples, of a number made from its vote and from how many sources vote what;

@@ -148,17 +148,19 @@ class WeightedMajority(LearnedLabelModel):
         shares = self.shares(np.ones((1, sources), dtype=bool))
         if shares is not None:
             weight = weight * np.outer(shares[0], shares[0])
-        better = np.maximum(loadings(beyond_chance, weight), 0)
+        better = np.zeros(sources)
+        heard = np.flatnonzero(cast > 0)  # who never votes may not even change how sums are rounded
+        better[heard] = np.maximum(loadings(beyond_chance[np.ix_(heard, heard)], weight[np.ix_(heard, heard)]), 0)
         accuracy = (better * (k - 1) + 1) / k
         doubted = (accuracy * cast + self.smoothing / k) / np.maximum(cast + self.smoothing, 1e-300)
         return np.where(alone, ASSUMED_ACCURACY, doubted)
 
     def _estimated_prior(self, voted: np.ndarray, counts: np.ndarray, cast: np.ndarray) -> np.ndarray:
         """(k,) shares that go with how often sources vote what."""
-        k = self.classes
-        accuracy = np.where(cast > 0, self.accuracy_, 1 / k)
-        better = (k * accuracy - 1) / (k - 1)
-        shown = np.array([((voted == number) * counts[:, None]).sum(axis=0) for number in range(k)])  # (k, o) votes
+        k, heard = self.classes, cast > 0
+        voted, cast = voted[:, heard], cast[heard]
+        better = (k * self.accuracy_[heard] - 1) / (k - 1)
+        shown = np.array([((voted == number) * counts[:, None]).sum(axis=0) for number in range(k)])  # (k, heard) votes
         pull = ((shown - (1 - better) / k * cast) * better).sum(axis=1) + self.smoothing / k
         prior: np.ndarray = np.clip(pull / ((cast * better**2).sum() + self.smoothing), 0.01 / k, None)
         prior /= prior.sum()
