@@ -55,7 +55,7 @@ class SoftLabelModel(LabelModel, ABC):
 
         Args:
             votes: (n samples, m sources) scores, in which more is better: an array or a table; NaN, and null in a
-                table, where a source cannot judge.
+                table, where a source cannot judge. Votes will do, as an array of the whole numbers -1, 0 (abstain), 1.
             reference: (k samples, m sources) scores of known-good samples, for models that need some; of a table the
                 columns that the pool's has.
 

@@ -63,7 +63,8 @@ def read_scores(scores: Table, names: Sequence[str] | None = None) -> tuple[np.n
     """Reads scores from whatever holds them.
 
     Args:
-        scores: (n samples, m sources); NaN, and null in a table, where a source cannot judge.
+        scores: (n samples, m sources); NaN, and null in a table, where a source cannot judge. An array of the whole
+            numbers -1, 0 and 1 alone holds votes, and 0 abstains.
         names: the columns to take from a table, in this order, others being passed over; None: all.
 
     Returns:
@@ -78,7 +79,10 @@ def read_scores(scores: Table, names: Sequence[str] | None = None) -> tuple[np.n
             raise ValueError(f"scores must be (n samples, m sources), not of shape {read.shape}")
         if read.dtype.kind not in "iuf":
             raise ValueError(f"scores must be numbers, and NaN where a source cannot judge; these are {read.dtype}")
-        return read.astype(np.float64), None
+        wide = read.astype(np.float64)
+        if read.dtype.kind in "iu" and np.isin(read, (-1, 0, 1)).all():
+            wide[read == 0] = np.nan  # these are votes, and an abstain is no middling score
+        return wide, None
     table = _chosen(scores, names)
     columns = [_numbers(name, table.column(place), "scores") for place, name in enumerate(table.column_names)]
     read = np.empty((table.num_rows, len(columns)))

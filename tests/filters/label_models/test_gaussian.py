@@ -242,3 +242,16 @@ def test_what_does_not_fit_is_refused():
         model.predict_proba(np.zeros((1, 3)))
     with pytest.raises(ValueError, match=r"not of shape \(4,\)"):
         model.fit(np.zeros(4))
+
+
+def test_votes_are_scores_whose_abstains_are_missing():
+    rng = np.random.default_rng(12)
+    truth = np.where(rng.random(3000) < 0.5, 1, -1)
+    right = rng.random((3000, 5)) < [0.9, 0.8, 0.75, 0.7, 0.85]
+    votes = np.where(rng.random((3000, 5)) < 0.7, np.where(right, truth[:, None], -truth[:, None]), 0)
+    model = Gaussian(class_prior=0.5).fit(votes)
+    proba = model.predict_proba(votes)
+    as_scores = np.where(votes == 0, np.nan, votes.astype(float))
+    np.testing.assert_array_equal(proba, Gaussian(class_prior=0.5).fit(as_scores).predict_proba(as_scores))
+    assert ((proba > 0.5) == (truth > 0)).mean() > 0.87
+    assert model.predict_proba([[0, 0, 0, 0, 0]])[0] == 0.5
