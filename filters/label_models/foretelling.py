@@ -34,13 +34,15 @@ class Losses:
 
     @property
     def mean(self) -> float:
-        """The sum over groups of their means; lower is better."""
-        return sum(float(np.average(losses, weights=weights)) for losses, weights in self.groups)
+        """The sum over groups of their means, of empty ones 0; lower is better."""
+        return sum(float(np.average(losses, weights=weights)) for losses, weights in self.groups if weights.sum())
 
     def clearly_less(self, other: "Losses") -> bool:
         """Whether the mean is less than that of another's on the same samples by more than the difference's error."""
         gain, variance = 0.0, 0.0
         for (losses, weights), (others, _) in zip(self.groups, other.groups, strict=True):
+            if not weights.sum():
+                continue
             difference = others - losses
             mean = float(np.average(difference, weights=weights))
             gain += mean
@@ -112,12 +114,16 @@ class Foretelling:
         voted: (o opinions, p) class voted for, k for abstains.
         shares: (o, p) how much each counts.
         classes: k.
+        symbols: what a source can show: k, or one more if its abstains are to be foretold too. They are where more
+            than half of the votes are cast by sources that ever vote for one class only: what such a source votes is
+            known beforehand, and all that can be foretold is whether it does.
     """
 
     votes: Votes
     voted: np.ndarray
     shares: np.ndarray
     classes: int
+    symbols: int
 
     @classmethod
     def of(cls, votes: Votes, classes: int) -> "Foretelling":
@@ -128,8 +134,11 @@ class Foretelling:
         excess = excess_correlation(chosen, votes.counts, classes)
         if opinions_a_sample(excess, chosen, votes.counts) < FEWEST_OPINIONS:
             excess = np.eye(len(opinions))
-        shares = opinion_weights(excess, voted != classes)
-        return cls(votes, np.ascontiguousarray(voted.T), shares.T, classes)
+        cast = np.array([((voted == number) * votes.counts[:, None]).sum(axis=0) for number in range(classes)])
+        one_sided = cast[:, (cast > 0).sum(axis=0) == 1].sum()
+        symbols = classes + 1 if 2 * one_sided > cast.sum() else classes
+        shares = opinion_weights(excess, (voted != classes) | (symbols > classes))
+        return cls(votes, np.ascontiguousarray(voted.T), shares.T, classes, symbols)
 
     def losses(self, model: LabelModel, make: Callable[[], LabelModel]) -> Losses:
         """-log P(votes) of every third under the reading of a model fitted to the others.
@@ -148,7 +157,7 @@ class Foretelling:
             proba = fitted.predict_proba(self.votes.patterns)
             mass = (np.stack([1 - proba, proba]) if self.classes == 2 else proba.T) * rest
             prior = mass.sum(axis=1) + _SMOOTHING / self.classes
-            confusion = maximise(self.voted, mass, self.shares, self.classes, _SMOOTHING, "confusion")
+            confusion = maximise(self.voted, mass, self.shares, self.symbols, _SMOOTHING, "confusion")
             found.append(-expect(np.log(prior / prior.sum()), confusion, self.voted, self.shares)[1])
         return Losses([(np.concatenate(found), np.concatenate(parts))])
 
