@@ -1,12 +1,14 @@
 """The ensemble: a label model inside each aspect, and P(keep) as their product."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from chaffinch.filters.calibration import Calibration, reliability, share_interval
+from chaffinch.filters.dropped_sources import DroppedSource, DropSources
+from chaffinch.filters.label_models.alone import Alone
 from chaffinch.filters.label_models.evidence import Evidence, Labelled
 from chaffinch.filters.label_models.label_model import LabelModel
 from chaffinch.filters.label_models.soft_label_model import SoftLabelModel
@@ -29,11 +31,13 @@ class Ensemble:
         blend: the positions of the filters of the second opinion, and its fitted label model; or None.
         calibration: what labels say of the probabilities; None without labels. In one aspect, enough of them also give
             a class prior that was left open.
+        dropped: filters that were left out of their aspect and of the blend, and why. They have no say in anything.
     """
 
     aspects: Mapping[str, tuple[tuple[int, ...], LabelModel]]
     blend: tuple[tuple[int, ...], SoftLabelModel] | None = None
     calibration: Calibration | None = None
+    dropped: Mapping[int, DroppedSource] = field(default_factory=dict)
 
     @classmethod
     def fit(
@@ -42,6 +46,7 @@ class Ensemble:
         models: Mapping[str, LabelModel],
         evidence: Evidence,
         blend: tuple[Sequence[int], SoftLabelModel] | None = None,
+        drop_sources: DropSources | None = None,
     ) -> "Ensemble":
         """Fits every aspect's label model.
 
@@ -50,6 +55,8 @@ class Ensemble:
             models: aspect -> a label model, not fitted yet.
             evidence: on all m filters.
             blend: the filters of a second opinion, and its label model, not fitted yet.
+            drop_sources: which filters to leave out, where that is asked for; those that veto stay as they are. Where
+                one is left whose label model learns from peers, it is calibrated by itself.
 
         Returns:
             The fitted ensemble.
@@ -57,18 +64,28 @@ class Ensemble:
         Raises:
             ValueError: a label model cannot be fitted; names its aspect.
         """
-        fitted = {}
+        fitted: dict[str, tuple[tuple[int, ...], LabelModel]] = {}
+        dropped: dict[int, DroppedSource] = {}
         prior = _prior_of(evidence.labelled) if len(models) == 1 else None
         for aspect, model in models.items():
             if prior is not None and model.class_prior is None:
                 model = replace(model, class_prior=prior)
-            columns = tuple(index for index, name in enumerate(aspects) if name == aspect)
+            every = tuple(index for index, name in enumerate(aspects) if name == aspect)
+            out = {} if drop_sources is None or model.is_rule else drop_sources.find(evidence, every)
+            columns = tuple(index for index in every if index not in out)
+            if out and len(columns) == 1 and model.needs_peers:
+                model = Alone(class_prior=model.class_prior)
             try:
                 fitted[aspect] = (columns, model.learn(evidence.of(columns)))
             except ValueError as error:
-                raise ValueError(f"label model {model.kind} of the aspect {aspect}: {error}") from error
-        second = None if blend is None else (tuple(blend[0]), blend[1].learn(evidence.of(blend[0])))
-        ensemble = cls(fitted, second)
+                why = f" (drop_sources leaves out {len(out)} of its {len(every)} filters)" if out else ""
+                raise ValueError(f"label model {model.kind} of the aspect {aspect}: {error}{why}") from error
+            dropped |= out
+        second = None
+        if blend is not None:
+            asked = tuple(index for index in blend[0] if index not in dropped)
+            second = (asked, blend[1].learn(evidence.of(asked)))
+        ensemble = cls(fitted, second, dropped=dropped)
         if evidence.labelled is None or not len(evidence.labelled.keep):
             return ensemble
         return replace(ensemble, calibration=Calibration.fit(ensemble.of(evidence.labelled), evidence.labelled.keep))
@@ -161,8 +178,8 @@ class Ensemble:
             filters: m.
 
         Returns:
-            (m,) float64, 0 or more; 0 for filters that veto, and under a plain rule: they say what must not be, and a
-            sample that is far from that is no better than one that is near.
+            (m,) float64, 0 or more; 0 for filters that veto or are left out, and under a plain rule: they say what must
+            not be, and a sample that is far from that is no better than one that is near.
         """
         weights = np.zeros(filters)
         for columns, model in self.aspects.values():
@@ -183,6 +200,7 @@ class Ensemble:
             "aspects": {aspect: _state(*member) for aspect, member in self.aspects.items()},
             "blend": None if self.blend is None else _state(*self.blend),
             "calibration": None if self.calibration is None else asdict(self.calibration),
+            "dropped": [{"filter": index} | asdict(why) for index, why in self.dropped.items()],
         }
 
     @classmethod
@@ -199,7 +217,8 @@ class Ensemble:
 
         blend = None if state["blend"] is None else member(state["blend"])
         calibration = None if state["calibration"] is None else Calibration(**state["calibration"])
-        return cls({aspect: member(part) for aspect, part in state["aspects"].items()}, blend, calibration)
+        dropped = {part["filter"]: DroppedSource.restore(part) for part in state.get("dropped", ())}
+        return cls({aspect: member(part) for aspect, part in state["aspects"].items()}, blend, calibration, dropped)
 
 
 def _prior_of(labelled: Labelled | None) -> float | None:

@@ -51,8 +51,9 @@ class Fitted:
 
     @property
     def judges(self) -> list[int]:
-        """Positions of the filters that do not veto."""
-        return [index for index, required in enumerate(self.required) if not required]
+        """Positions of the filters that do not veto; those that the ensemble leaves out are not among them."""
+        left_out = self.ensemble.dropped
+        return [index for index, required in enumerate(self.required) if not required and index not in left_out]
 
     def votes(self, scores: Sequence[np.ndarray], samples: int) -> np.ndarray:
         """All filters' votes.

@@ -17,7 +17,7 @@ from chaffinch.jobs.diagnosis import (
 )
 from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.experiment import Experiment, JobError
-from chaffinch.jobs.label_findings import tell_labels
+from chaffinch.jobs.label_findings import tell_dropped, tell_labels
 from chaffinch.jobs.side import Side
 from chaffinch.pipeline import files
 from chaffinch.pipeline.decide import decide
@@ -87,6 +87,9 @@ def run_decide(experiment: Experiment) -> dict[str, Any]:
         experiment.console.warn(misfit)
     if config.labels is not None and "labels" in state:
         tell_labels(experiment.console, len(config.labels), state["labels"])
+    for name, found in state["filters"].items():
+        if "dropped_source" in found:
+            experiment.console.warn(tell_dropped(name, found["dropped_source"]))
     for finding in diagnosis.get("findings", ()):
         experiment.console.warn(tell_finding(finding))
     if frozen is not None:

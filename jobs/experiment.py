@@ -88,6 +88,7 @@ class Experiment:
             uncovered=keep.uncovered,
             seed=keep.seed,
             labels=self.config.labels,
+            drop_sources=self.config.sections.ensemble.dropping,
         )
 
     def made_from(self, folders: Sequence[Mapping[str, str]]) -> str:
@@ -99,6 +100,7 @@ class Experiment:
             "models": {aspect: [model.kind, repr(model)] for aspect, model in config.models.items()},
             "blend": None if config.blend is None else [config.blend.kind, repr(config.blend)],
             "keep": config.sections.keep.model_dump(),
+            "drop_sources": repr(config.sections.ensemble.dropping),
             "tables": list(folders),
             "shards": [[shard.name, shard.stamp] for side in self.sides for shard in side.shards],
             "fitted": hashlib.sha256(files.read_bytes(self.fitted)).hexdigest() if self.fitted else None,

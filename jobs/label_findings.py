@@ -53,3 +53,23 @@ def _tell_range(console: Console, name: str, cut: Mapping[str, Any]) -> None:
             f"filter {name}: labels do not show that its score tells good samples from bad ones "
             f"(AUC {cut['auc']:.2f}), so that chance decides where its range ends; label more, or give numbers"
         )
+
+
+def tell_dropped(name: str, found: Mapping[str, Any]) -> str:
+    """Why a filter was left out of its aspect's label model, in one sentence with what to do.
+
+    Args:
+        name: the filter.
+        found: "dropped_source" of its description in fitted.json.
+    """
+    if found["why"] == "extreme":
+        return (
+            f"filter {name} is left out (ensemble.drop_sources): {found['keep_share']:.1%} of its votes are keep; "
+            "where it alone sees a defect, make it a veto, `require: true`, or give it an aspect of its own"
+        )
+    low, high = found["interval"]
+    worse = ", worse than chance: is its range the wrong way round?" if high < 0.5 else ""
+    return (
+        f"filter {name} is left out (ensemble.drop_sources): on {found['labels']} samples with a label its balanced "
+        f"accuracy is {found['balanced_accuracy']:.2f} ({low:.2f}-{high:.2f}), not above chance{worse}"
+    )

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from chaffinch.filters.dropped_sources import DropSources
 from chaffinch.scoring.light.recipe import LightRecipe
 from chaffinch.scoring.training.recipe import ClassifierRecipe, Recipe
 
@@ -18,13 +19,32 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class DropSourcesSection(_Section):
+    """`ensemble.drop_sources:` filters that label models do without; see `DropSources`."""
+
+    extreme: Annotated[float, Field(ge=0, lt=0.5)] | None = 0.1
+    useless: bool = True
+
+
 class EnsembleSection(_Section):
-    """`ensemble:` a label model and its settings; `aspects:` others for single aspects; `blend:` a second opinion."""
+    """`ensemble:` a label model and its settings; `aspects:` others for single aspects; `blend:` a second opinion.
+
+    `drop_sources:` true, or which filters label models do without.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     label_model: str = "dawid_skene"
     aspects: dict[str, dict[str, Any]] = {}
     blend: str | dict[str, Any] | None = None
+    drop_sources: bool | DropSourcesSection = False
+
+    @property
+    def dropping(self) -> DropSources | None:
+        """What `drop_sources` asks for; None where nothing is to be left out."""
+        asked = self.drop_sources
+        if isinstance(asked, DropSourcesSection):
+            return DropSources(asked.extreme, asked.useless)
+        return DropSources() if asked else None
 
 
 class KeepSection(_Section):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from chaffinch.filters.dropped_sources import DropSources
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.label_models.label_model import LabelModel
 from chaffinch.filters.label_models.soft_label_model import SoftLabelModel
@@ -25,6 +26,7 @@ class Judgement:
         uncovered: whether samples on which every filter abstains may be kept.
         seed: of the hash that orders samples when nothing else does.
         labels: what somebody said of single samples, or None.
+        drop_sources: which filters label models are to do without, or None.
     """
 
     filters: Mapping[str, Filter]
@@ -36,6 +38,7 @@ class Judgement:
     uncovered: bool = False
     seed: int = 0
     labels: Labels | None = None
+    drop_sources: DropSources | None = None
 
     @property
     def is_soft(self) -> bool:

@@ -7,7 +7,7 @@ Every arrow is one pass over the score tables whose counts add up; what is fitte
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -158,6 +158,8 @@ def learn(
         evidence = gather(count, pool, parts, reference, judgement, fitted, patterns, counts)
         fitted = replace(fitted, ensemble=_fit_ensemble(judgement, fitted, evidence))
     report: dict[str, Any] = {"filters": describe_filters(fitted, patterns, counts), "usable": int(counts.sum())}
+    for index, why in fitted.ensemble.dropped.items():
+        report["filters"][fitted.names[index]] |= {"accuracy": None, "weight": 0.0, "dropped_source": asdict(why)}
     if frozen is None:
         for name in fitted.learned:
             report["filters"][name] |= filters[name].report()
@@ -211,7 +213,7 @@ def _fit_ensemble(judgement: Judgement, fitted: Fitted, evidence: Evidence) -> E
     scored = [index for index in range(len(fitted.names)) if index not in set(fitted.withdrawing)]
     blend = None if judgement.blend is None else (scored, judgement.blend)
     try:
-        return Ensemble.fit(aspects, judgement.models, evidence, blend)
+        return Ensemble.fit(aspects, judgement.models, evidence, blend, judgement.drop_sources)
     except ValueError as error:
         raise LabelModelError(str(error)) from error
 

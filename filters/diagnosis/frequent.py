@@ -32,7 +32,7 @@ def list_patterns(
     """
     judged = ~fitted.ruled_out(patterns)
     votes = patterns[judged]
-    votes[:, [index for index, required in enumerate(fitted.required) if required]] = 0
+    votes[:, [index for index in range(len(fitted.names)) if index not in set(fitted.judges)]] = 0
     votes, samples = merge_patterns(votes, counts[judged])
     probability = np.full(len(votes), np.nan) if fitted.ensemble.is_soft else fitted.ensemble.by_votes(votes)
     order = np.lexsort((np.arange(len(votes)), -samples))

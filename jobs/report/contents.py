@@ -9,6 +9,7 @@ import yaml
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.fitted import Fitted
 from chaffinch.jobs.experiment import Experiment
+from chaffinch.jobs.label_findings import tell_dropped
 from chaffinch.jobs.pages.html import pool_name
 from chaffinch.jobs.pages.pictures import View, view_rows
 from chaffinch.jobs.report.galleries import Gallery, Rejects, find_edges, find_extremes, find_rejects
@@ -38,7 +39,7 @@ class Contents:
         rejects: rejected samples by reason.
         views: position in the sample -> what can be seen of it.
         settings: the config, as far as it decides.
-        notes: what the reader should know about what is missing.
+        notes: what the reader should know about what is missing, and which filters were left out.
     """
 
     title: str
@@ -93,6 +94,11 @@ def gather(
         *_note(gone, "vanished since scored; counts and scores include them, their pictures cannot be shown"),
         *_note(sample.unread, "have tables that cannot be read; figures and galleries are without them"),
         *_note([name for name in missing if name not in gone], "cannot be read; their pictures cannot be shown"),
+        *[
+            f"{tell_dropped(name, found['dropped_source'])}."
+            for name, found in summary["filters"].items()
+            if "dropped_source" in found
+        ],
     ]
     return Contents(
         title=pool_name(config.sections.input),
