@@ -137,7 +137,10 @@ class CleanVsPool(SoftLabelModel):
         pool, reference, moments = evidence.soft.pool, evidence.soft.reference, evidence.soft.moments
         check_reference(len(reference), self.kind)
         if not len(pool):
-            raise ValueError("clean_vs_pool compares known-good samples with the pool, but no sample of it is left")
+            raise ValueError(
+                "clean_vs_pool compares known-good samples with the pool, but no sample of it is left: loosen the "
+                "required filters, or give it samples"
+            )
         self.n_reference_ = len(reference)
         m = pool.shape[1]
         same = moments.same() & (reference[:, :, None] == reference[:, None, :]).all(axis=0)

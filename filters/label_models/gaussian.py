@@ -102,7 +102,7 @@ class Gaussian(SoftLabelModel):
         own = np.maximum(moments.common.diagonal(), 1)
         mean = moments.sums.diagonal() / own
         variance = moments.products.diagonal() / own - mean**2
-        self.copy_of_ = np.asarray(moments.same().argmax(axis=1), np.intp)
+        self.copy_of_ = np.asarray(moments.same().argmax(axis=1), np.intp) if len(own) else np.zeros(0, np.intp)
         heard = (moments.common.diagonal() >= FEWEST_TOGETHER) & (variance > 0.25)  # constants, but for rounding
         heard &= self.copy_of_ == np.arange(len(own))
         if heard.sum() < 3:

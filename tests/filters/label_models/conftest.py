@@ -34,6 +34,7 @@ class Variant:
         prior_of_abstains: P(keep) of a row of abstains where it is no class prior.
         treats_alike: whether keep and drop are but names.
         merges_copies: whether a source counts once, however many copies there are of it.
+        hears_silence: whether a row of nothing but abstains has another probability than the class prior.
     """
 
     kind: type[LabelModel]
@@ -41,6 +42,7 @@ class Variant:
     prior_of_abstains: float | None = None
     treats_alike: bool = True
     merges_copies: bool = True
+    hears_silence: bool = False
 
     @property
     def is_soft(self):
@@ -105,24 +107,26 @@ _VARIANTS = {
     "gaussian": Variant(Gaussian, {}),
     # What is known of good samples is not known of bad ones.
     "anchored": Variant(Anchored, {}, treats_alike=False),
-    "anchored-symbol": Variant(Anchored, {"abstain": "symbol"}, treats_alike=False),
+    "anchored-symbol": Variant(Anchored, {"abstain": "symbol"}, treats_alike=False, hears_silence=True),
     "clean_vs_pool": Variant(CleanVsPool, {}, treats_alike=False),
 }
+_ALL = _VARIANTS | {"alone": Variant(Alone, {})}
 
 
-@pytest.fixture(scope="session", params=_VARIANTS.values(), ids=_VARIANTS.keys())
-def variant(request):
-    """Each label model that takes several sources."""
-    return request.param
+def _fixture(variants):
+    def give(request):
+        return request.param
+
+    return pytest.fixture(scope="session", params=variants.values(), ids=variants.keys())(give)
 
 
-@pytest.fixture(scope="session", params=[*_VARIANTS.values(), Variant(Alone, {})], ids=[*_VARIANTS, "alone"])
-def any_variant(request):
-    """Each label model, with the one for a source by itself."""
-    return request.param
+variant = _fixture(_VARIANTS)  # each label model that takes several sources
+any_variant = _fixture(_ALL)
+soft_variant = _fixture({name: one for name, one in _ALL.items() if one.is_soft})
+voting_variant = _fixture({name: one for name, one in _ALL.items() if not one.is_soft})
 
 
 @pytest.fixture(scope="session")
 def all_variants():
     """All of them at once."""
-    return [*_VARIANTS.values(), Variant(Alone, {})]
+    return list(_ALL.values())
