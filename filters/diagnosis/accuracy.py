@@ -17,6 +17,7 @@ FEWEST_SAMPLES = 500
 
 _WIDTH = 1.959964  # standard deviations on each side: 95%
 _FEWEST_DRAWS = 10
+_ROUNDING = 1e-9
 _GRANTED = "taken for granted: the votes do not tell"
 
 
@@ -51,7 +52,8 @@ class Accuracy:
     @property
     def worse_than_chance(self) -> np.ndarray:
         """(m,) bool: the whole interval of the edge lies below 0."""
-        worse: np.ndarray = np.nan_to_num(self.edge_interval[:, 1], nan=1.0) < 0
+        # Of a source that casts one kind of vote the edge is 0 by definition, give or take how sums are rounded.
+        worse: np.ndarray = np.nan_to_num(self.edge_interval[:, 1], nan=1.0) < -_ROUNDING
         return worse
 
 

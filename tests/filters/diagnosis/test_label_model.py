@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from chaffinch.filters.diagnosis import diagnose_model
-from chaffinch.filters.label_models import Anchored, Auto, DawidSkene, Gaussian, Majority
+from chaffinch.filters.label_models import Anchored, Auto, DawidSkene, Gaussian, Majority, Metal
 
 ACCURACIES = np.array([0.9, 0.8, 0.75, 0.7, 0.65])
 COVERAGE = np.array([1.0, 0.8, 0.6, 0.9, 0.5])
@@ -71,6 +71,15 @@ def test_a_source_that_errs_more_often_than_not_is_named():
     found = diagnose_model(DawidSkene().fit(votes), votes)
     assert [source.worse_than_chance for source in found.sources] == [False] * 4 + [True]
     assert str(found).count("worse than chance") == 1
+
+
+def test_a_rule_that_ever_votes_one_way_is_not_called_worse_than_chance():
+    rng = np.random.default_rng(5)
+    good = rng.random(800) < 0.5
+    fires = rng.random((800, 6)) < np.where(good[:, None] == (np.arange(6) % 2 == 0), 0.5, 0.1)
+    votes = fires * np.where(np.arange(6) % 2 == 0, 1, -1)
+    found = diagnose_model(Metal().fit(votes), votes)
+    assert not any(source.worse_than_chance for source in found.sources)
 
 
 def test_what_a_model_does_not_estimate_is_left_out():
