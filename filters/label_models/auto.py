@@ -50,8 +50,9 @@ class Auto(LabelModel):
     the votes are cut into three parts; a model is fitted to two of them, its posteriors there say how often each source
     votes what for each class, and these shares give the log-likelihood of the third part's votes, in which several
     sources that are one opinion count once. Where most votes are cast by sources that ever vote for one class only,
-    that is of abstains too: what such a source votes is known beforehand, and not whether it does. Votes alone can tell how many kinds of samples there are, not which kind is
-    the good one; all candidates take that from sources being right more often than not.
+    that is of abstains too: what such a source votes is known beforehand, and not whether it does. Votes alone can tell
+    how many kinds of samples there are, not which kind is the good one; all candidates take that from sources being
+    right more often than not.
 
     The candidates are tried in the order of their generality: Dawid and Skene's with a confusion and with one accuracy
     per source, weighted majority, MeTaL, FlyingSquid and majority, with a reference also anchored, first. A later one
