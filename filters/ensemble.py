@@ -32,12 +32,15 @@ class Ensemble:
         calibration: what labels say of the probabilities; None without labels. In one aspect, enough of them also give
             a class prior that was left open.
         dropped: filters that were left out of their aspect and of the blend, and why. They have no say in anything.
+        prior_interval: 95% interval of the class prior that labels gave; None where they gave none. It is told when the
+            ensemble is fitted, and no part of its state.
     """
 
     aspects: Mapping[str, tuple[tuple[int, ...], LabelModel]]
     blend: tuple[tuple[int, ...], SoftLabelModel] | None = None
     calibration: Calibration | None = None
     dropped: Mapping[int, DroppedSource] = field(default_factory=dict)
+    prior_interval: tuple[float, float] | None = None
 
     @classmethod
     def fit(
@@ -66,9 +69,11 @@ class Ensemble:
         """
         fitted: dict[str, tuple[tuple[int, ...], LabelModel]] = {}
         dropped: dict[int, DroppedSource] = {}
-        prior = _prior_of(evidence.labelled) if len(models) == 1 else None
+        prior, interval = None, None  # of several aspects nobody was asked
+        if len(models) == 1 and all(model.class_prior is None for model in models.values()):
+            prior, interval = _prior_of(evidence.labelled)
         for aspect, model in models.items():
-            if prior is not None and model.class_prior is None:
+            if prior is not None:
                 model = replace(model, class_prior=prior)
             every = tuple(index for index, name in enumerate(aspects) if name == aspect)
             out = {} if drop_sources is None or model.is_rule else drop_sources.find(evidence, every)
@@ -85,7 +90,7 @@ class Ensemble:
         if blend is not None:
             asked = tuple(index for index in blend[0] if index not in dropped)
             second = (asked, blend[1].learn(evidence.of(asked)))
-        ensemble = cls(fitted, second, dropped=dropped)
+        ensemble = cls(fitted, second, dropped=dropped, prior_interval=interval)
         if evidence.labelled is None or not len(evidence.labelled.keep):
             return ensemble
         return replace(ensemble, calibration=Calibration.fit(ensemble.of(evidence.labelled), evidence.labelled.keep))
@@ -221,12 +226,13 @@ class Ensemble:
         return cls({aspect: member(part) for aspect, part in state["aspects"].items()}, blend, calibration, dropped)
 
 
-def _prior_of(labelled: Labelled | None) -> float | None:
-    """The share of good samples, where enough drawn at random have a label; of several aspects nobody was asked."""
+def _prior_of(labelled: Labelled | None) -> tuple[float | None, tuple[float, float] | None]:
+    """The share of good samples and its 95% interval, where enough drawn at random have a label."""
     if labelled is None or labelled.at_random.sum() < FEWEST_FOR_PRIOR:
-        return None
+        return None, None
     drawn = labelled.keep[labelled.at_random]
-    return (float(drawn.sum()) + 0.5) / (len(drawn) + 1)
+    kept = int(drawn.sum())
+    return (kept + 0.5) / (len(drawn) + 1), share_interval(kept, len(drawn))
 
 
 def _state(columns: Sequence[int], model: LabelModel) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The diagnosis of an ensemble: everything that its counted vote patterns tell, as plain JSON values."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,9 @@ def diagnose(
     for aspect, (columns, model) in members.items():
         names = [fitted.names[index] for index in columns]
         accuracy = measure_accuracy(refits[aspect])
+        if fitted.ensemble.prior_interval is not None:
+            told = "the share of good ones among labelled samples drawn at random"
+            accuracy = replace(accuracy, prior_interval=fitted.ensemble.prior_interval, prior_note=told)
         votes = refits[aspect].evidence.votes
         checked = Votes(*thin(votes.patterns, votes.counts, _MOST_SAMPLES_CHECKED))
         worse = accuracy.worse_than_chance
@@ -114,7 +117,7 @@ def _describe_aspect(
         "filters": list(names),
         "samples": samples,
         "class_prior": _known(prior) if isinstance(prior, float) else None,
-        "class_prior_given": model.class_prior is not None,
+        "class_prior_given": model.class_prior is not None and accuracy.prior_interval is None,
         "class_prior_interval": _interval(accuracy.prior_interval),
         "class_prior_note": accuracy.prior_note,
         "log_likelihood_per_sample": None if likelihood is None or not samples else _known(likelihood / samples),

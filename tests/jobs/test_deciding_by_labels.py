@@ -64,11 +64,12 @@ def test_labels_give_the_prior_and_bring_probabilities_nearer_to_the_truth(
     before, good = decisions(output), truth(output)
     chosen = np.random.default_rng(count).choice(sorted(good), count, replace=False).tolist()
     labels = write_labels(tmp_path / "labels.csv", {uid: good[uid] for uid in chosen} | {"0" * 32: True})
-    status, _, said = run("decide", path, f"labels={labels}")
+    status, told, said = run("decide", path, f"labels={labels}")
     assert status == 0
+    low, high = share_interval(kept := sum(good[uid] for uid in chosen), count)
+    assert f"; class prior {(kept + 0.5) / (count + 1):.0%} ({100 * low:.0f}-{100 * high:.0f})" in told
     assert f"labels: 1 of {count + 1} are of samples that are not in this pool" in said
     after, state = decisions(output), json.loads((output / "fitted.json").read_text())
-    kept = sum(good[uid] for uid in chosen)
     assert state["labels"]["samples"] == state["labels"]["at_random"] == count
     assert state["labels"]["keep_share_interval"] == list(share_interval(kept, count))
     (aspect,) = state["judgement"]["ensemble"]["aspects"].values()
