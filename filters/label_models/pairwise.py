@@ -110,8 +110,9 @@ class PairwiseLabelModel(LearnedLabelModel):
         assumed |= learned & ~known
         self.confusion_ = self._smoothed(rates, known, assumed, pairs, prior, informative=informative)
         cast = pairs.votes.sum(axis=1)
-        right = np.einsum("jyy,y->j", self.confusion_, prior)
-        self.accuracy_ = np.where(cast > 0, right / np.einsum("jyv,y->j", self.confusion_, prior), np.nan)
+        joint = self.confusion_ * prior[:, None] * (pairs.votes > 0)[:, None, :]  # (m, k classes, k votes) that occur
+        total = joint.sum(axis=(1, 2))
+        self.accuracy_ = np.where(cast > 0, np.einsum("jyy->j", joint) / np.where(cast > 0, total, 1.0), np.nan)
         self.accuracy_[assumed] = ASSUMED_ACCURACY
         self.weight_ = self._weight(pairs.votes, informative=informative)
 

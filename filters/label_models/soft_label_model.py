@@ -9,7 +9,7 @@ import numpy as np
 
 from chaffinch.filters.label_models.evidence import Evidence, SoftVotes, Votes
 from chaffinch.filters.label_models.label_model import LabelModel
-from chaffinch.filters.label_models.tables import Table, read_scores
+from chaffinch.filters.label_models.tables import Table, holds_votes, read_scores
 from chaffinch.filters.soft_votes import Moments, soften
 
 
@@ -66,11 +66,16 @@ class SoftLabelModel(LabelModel, ABC):
             ValueError: scores are not two-dimensional, or nothing can be learned from them.
         """
         scores, names = read_scores(votes)
+        self._of_votes = holds_votes(votes)  # whose zeros are abstains, and no middling scores
+        if self._of_votes:
+            scores[scores == 0] = np.nan
         self._sorted = [np.sort(column[~np.isnan(column)]) for column in scores.T]
         soft = self._soften(scores)
         trusted = np.zeros((0, scores.shape[1]), np.int16)
         if reference is not None:
             good, _ = read_scores(reference, names)
+            if self._of_votes:
+                good[good == 0] = np.nan
             if good.shape[1] != scores.shape[1]:
                 raise ValueError(f"the reference has scores of {good.shape[1]} sources, the pool of {scores.shape[1]}")
             trusted = self._soften(good)
@@ -127,6 +132,8 @@ class SoftLabelModel(LabelModel, ABC):
         if not hasattr(self, "_sorted"):
             raise ValueError(f"this {type(self).__name__} has not been fitted to scores: call fit first")
         scores, _ = read_scores(votes, self._names)
+        if self._of_votes:
+            scores[scores == 0] = np.nan
         if scores.shape[1] != len(self._sorted):
             raise ValueError(f"scores have {scores.shape[1]} sources, but the fit had {len(self._sorted)}")
         return self.predict_soft(self._soften(scores))

@@ -63,8 +63,7 @@ def read_scores(scores: Table, names: Sequence[str] | None = None) -> tuple[np.n
     """Reads scores from whatever holds them.
 
     Args:
-        scores: (n samples, m sources); NaN, and null in a table, where a source cannot judge. An array of the whole
-            numbers -1, 0 and 1 alone holds votes, and 0 abstains.
+        scores: (n samples, m sources); NaN, and null in a table, where a source cannot judge.
         names: the columns to take from a table, in this order, others being passed over; None: all.
 
     Returns:
@@ -79,16 +78,21 @@ def read_scores(scores: Table, names: Sequence[str] | None = None) -> tuple[np.n
             raise ValueError(f"scores must be (n samples, m sources), not of shape {read.shape}")
         if read.dtype.kind not in "iuf":
             raise ValueError(f"scores must be numbers, and NaN where a source cannot judge; these are {read.dtype}")
-        wide = read.astype(np.float64)
-        if read.dtype.kind in "iu" and np.isin(read, (-1, 0, 1)).all():
-            wide[read == 0] = np.nan  # these are votes, and an abstain is no middling score
-        return wide, None
+        return read.astype(np.float64), None
     table = _chosen(scores, names)
     columns = [_numbers(name, table.column(place), "scores") for place, name in enumerate(table.column_names)]
     read = np.empty((table.num_rows, len(columns)))
     for place, column in enumerate(columns):
         read[:, place] = column
     return read, tuple(table.column_names)
+
+
+def holds_votes(scores: Table) -> bool:
+    """Whether what was given as scores are votes: an array, no table, of the whole numbers -1, 0 and 1 alone."""
+    if _is_table(scores):
+        return False
+    read = np.asarray(scores)
+    return read.dtype.kind in "iu" and bool(np.isin(read, (-1, 0, 1)).all())
 
 
 def count_batches(batches: Iterable[Table]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...] | None]:

@@ -255,3 +255,6 @@ def test_votes_are_scores_whose_abstains_are_missing():
     np.testing.assert_array_equal(proba, Gaussian(class_prior=0.5).fit(as_scores).predict_proba(as_scores))
     assert ((proba > 0.5) == (truth > 0)).mean() > 0.87
     assert model.predict_proba([[0, 0, 0, 0, 0]])[0] == 0.5
+    counts = Gaussian(class_prior=0.5).fit(rng.integers(0, 9, (200, 3)))
+    together = counts.predict_proba([[1, 0, 1], [8, 8, 8]])
+    assert counts.predict_proba([[1, 0, 1]])[0] == together[0]  # counts stay counts, whoever they come with
