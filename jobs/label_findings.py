@@ -68,8 +68,8 @@ def tell_dropped(name: str, found: Mapping[str, Any]) -> str:
             "where it alone sees a defect, make it a veto, `require: true`, or give it an aspect of its own"
         )
     low, high = found["interval"]
-    worse = ", worse than chance: is its range the wrong way round?" if high < 0.5 else ""
+    verdict = "worse than chance: its range may be the wrong way round" if high < 0.5 else "no better than chance"
     return (
         f"filter {name} is left out (ensemble.drop_sources): on {found['labels']} samples with a label its balanced "
-        f"accuracy is {found['balanced_accuracy']:.2f} ({low:.2f}-{high:.2f}), not above chance{worse}"
+        f"accuracy is {found['balanced_accuracy']:.2f} ({low:.2f}-{high:.2f}), {verdict}"
     )
