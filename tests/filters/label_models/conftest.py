@@ -61,7 +61,8 @@ class Variant:
         """The model after a trip through strict JSON; scores are ranked as before."""
         restored = self.kind.restore(json.loads(json.dumps(model.state(), allow_nan=False)))
         if self.is_soft:
-            restored._sorted = model._sorted  # ranks belong to the pool, not to the label model
+            # How scores are read belongs to the pool, and is no part of the label model's state.
+            vars(restored).update({name: value for name, value in vars(model).items() if name.startswith("_")})
         return restored
 
     def planted(self, seed, n=90, m=5, prior=0.4):

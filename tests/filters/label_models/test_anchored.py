@@ -179,15 +179,6 @@ def test_neither_rows_nor_shards_nor_neighbours_change_a_bit(seed, cut, symbol):
     assert whole.predict_proba(votes[seed % 800 :][:1])[0] == whole.predict_proba(votes)[seed % 800]
 
 
-def test_the_order_of_sources_does_not_matter():
-    votes, reference = planted(2000, 0.4)[0], trusted(50)
-    order = [3, 1, 4, 0, 2]
-    straight = Anchored().fit(votes, reference=reference)
-    turned = Anchored().fit(votes[:, order], reference=reference[:, order])
-    np.testing.assert_array_equal(turned.predict_proba(votes[:, order]), straight.predict_proba(votes))
-    np.testing.assert_array_equal(turned.weight_, straight.weight_[order])
-
-
 @pytest.mark.parametrize("abstain", ["missing", "symbol"])
 @pytest.mark.parametrize("m", [5, 1, 0])
 def test_a_trip_through_json_changes_no_bit(abstain, m):

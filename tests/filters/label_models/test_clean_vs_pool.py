@@ -194,15 +194,6 @@ def test_a_copied_source_changes_no_bit(place):
     assert model.weight_[place] == pytest.approx(plain.weight_[1] / 2)
 
 
-def test_the_order_of_sources_changes_no_bit():
-    scores, reference = planted(600, 0.4)[0], trusted(40)
-    order = [3, 1, 4, 0, 2]
-    straight = CleanVsPool().fit(scores, reference=reference)
-    turned = CleanVsPool().fit(scores[:, order], reference=reference[:, order])
-    np.testing.assert_array_equal(turned.predict_proba(scores[:, order]), straight.predict_proba(scores))
-    np.testing.assert_array_equal(turned.weight_, straight.weight_[order])
-
-
 def test_ten_near_copies_are_worth_no_more_than_one():
     scores, _ = planted(3000, 0.5, GAPS[:4])
     reference = trusted(30, gaps=GAPS[:4])

@@ -2,8 +2,6 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from chaffinch.filters.label_models import DawidSkene
@@ -231,38 +229,7 @@ def test_recovers_classes():
     assert (posterior.argmax(axis=1) + 1 == truth).mean() > 0.9
 
 
-SMALL = st.integers(0, 10_000).map(lambda seed: planted(80, ACCURACIES[:5], COVERAGES[:5], 0.4, seed)[0])
 each_form = pytest.mark.parametrize("form", FORMS)
-
-
-@each_form
-@given(votes=SMALL, data=st.data())
-@settings(max_examples=10, deadline=None)
-def test_the_order_of_sources_does_not_matter(form, votes, data):
-    order = data.draw(st.permutations(range(5)))
-    straight, turned = DawidSkene(**form).fit(votes), DawidSkene(**form).fit(votes[:, order])
-    np.testing.assert_allclose(turned.predict_proba(votes[:, order]), straight.predict_proba(votes), atol=1e-12)
-    np.testing.assert_allclose(turned.weight_, straight.weight_[order], atol=1e-11)
-
-
-@each_form
-@given(votes=SMALL)
-@settings(max_examples=10, deadline=None)
-def test_keep_and_drop_are_treated_alike(form, votes):
-    straight = DawidSkene(class_prior=0.3, **form).fit(votes)
-    turned = DawidSkene(class_prior=0.7, **form).fit(-votes)
-    np.testing.assert_allclose(turned.predict_proba(-votes), 1 - straight.predict_proba(votes), atol=1e-10)
-
-
-@each_form
-@given(votes=SMALL, place=st.integers(0, 5))
-@settings(max_examples=10, deadline=None)
-def test_a_source_that_always_abstains_changes_no_bit(form, votes, place):
-    wider = np.insert(votes, place, 0, axis=1)
-    model = DawidSkene(**form).fit(wider)
-    np.testing.assert_array_equal(model.predict_proba(wider), DawidSkene(**form).fit(votes).predict_proba(votes))
-    assert np.isnan(model.accuracy_[place])
-    assert model.weight_[place] == 0
 
 
 @pytest.mark.parametrize("abstain", ["missing", "symbol"])

@@ -3,8 +3,6 @@ import statistics
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from chaffinch.filters.label_models.flying_squid import FlyingSquid, triplet_skills
 
@@ -197,39 +195,8 @@ def test_near_copies_share_their_say():
     assert right["discount"] > right["ignore"]
 
 
-SMALL = st.integers(0, 10_000).map(lambda seed: planted(150, ACCURACIES[:5], COVERAGES[:5], 0.4, seed)[0])
 SETTINGS = [{}, {"voting": "informative"}, {"form": "one_coin"}, {"combine": "mean"}]
 each_setting = pytest.mark.parametrize("chosen", SETTINGS, ids=["plain", "informative", "one_coin", "mean"])
-
-
-@each_setting
-@given(votes=SMALL, data=st.data())
-@settings(max_examples=10, deadline=None)
-def test_no_order_matters_to_the_last_bit(chosen, votes, data):
-    order, rows = data.draw(st.permutations(range(5))), data.draw(st.permutations(range(len(votes))))
-    straight, turned = FlyingSquid(**chosen).fit(votes), FlyingSquid(**chosen).fit(votes[rows][:, order])
-    np.testing.assert_array_equal(turned.predict_proba(votes[:, order]), straight.predict_proba(votes))
-    np.testing.assert_array_equal(turned.weight_, straight.weight_[order])
-
-
-@each_setting
-@given(votes=SMALL)
-@settings(max_examples=10, deadline=None)
-def test_keep_and_drop_are_treated_alike(chosen, votes):
-    straight = FlyingSquid(class_prior=0.3, **chosen).fit(votes)
-    turned = FlyingSquid(class_prior=0.7, **chosen).fit(-votes)
-    np.testing.assert_allclose(turned.predict_proba(-votes), 1 - straight.predict_proba(votes), atol=1e-9)
-
-
-@each_setting
-@given(votes=SMALL, place=st.integers(0, 5))
-@settings(max_examples=10, deadline=None)
-def test_a_source_that_always_abstains_changes_no_bit(chosen, votes, place):
-    wider = np.insert(votes, place, 0, axis=1)
-    model = FlyingSquid(**chosen).fit(wider)
-    np.testing.assert_array_equal(model.predict_proba(wider), FlyingSquid(**chosen).fit(votes).predict_proba(votes))
-    assert np.isnan(model.accuracy_[place])
-    assert model.weight_[place] == 0
 
 
 @pytest.mark.parametrize("vote", [-1, 1])

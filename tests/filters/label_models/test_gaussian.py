@@ -129,23 +129,6 @@ def test_a_copied_source_changes_no_bit(place):
     assert model.copy_of_[[first, second]].tolist() == [first, first]
 
 
-def test_the_order_of_sources_changes_no_bit():
-    scores, _ = planted(1000, GAPS, 0.4)
-    order = [3, 1, 0, 2]
-    straight, turned = Gaussian().fit(scores), Gaussian().fit(scores[:, order])
-    np.testing.assert_array_equal(turned.predict_proba(scores[:, order]), straight.predict_proba(scores))
-    np.testing.assert_array_equal(turned.weight_, straight.weight_[order])
-
-
-def test_a_source_without_any_score_changes_no_bit():
-    scores, _ = planted(1000, GAPS, 0.4)
-    wider = np.insert(scores, 1, np.nan, axis=1)
-    model = Gaussian().fit(wider)
-    np.testing.assert_array_equal(model.predict_proba(wider), Gaussian().fit(scores).predict_proba(scores))
-    assert np.isnan(model.accuracy_[1])
-    assert model.weight_[1] == 0
-
-
 def test_a_turned_source_is_named_and_left_out():
     scores, _ = planted(5000, [*GAPS, -1.0], 0.4)
     model = Gaussian().fit(scores)

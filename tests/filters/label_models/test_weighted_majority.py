@@ -3,8 +3,6 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from chaffinch.filters.label_models import WeightedMajority
@@ -139,18 +137,6 @@ def test_settings_out_of_range_are_refused(wrong, message):
 def test_accuracies_have_to_fit_the_sources():
     with pytest.raises(ValueError, match="accuracies has 2 entries for 3 sources"):
         WeightedMajority(accuracies=(0.8, 0.7)).fit([[1, 1, -1]])
-
-
-@given(seed=st.integers(0, 10_000))
-@settings(max_examples=10, deadline=None)
-def test_names_of_classes_and_silent_sources_change_nothing(seed):
-    votes, _ = planted(200, [0.9, 0.8, 0.7, 0.65], seed=seed)
-    straight = WeightedMajority(class_prior=0.3).fit(votes).predict_proba(votes)
-    turned = WeightedMajority(class_prior=0.7).fit(-votes).predict_proba(-votes)
-    np.testing.assert_allclose(turned, 1 - straight, atol=1e-9)
-    wider = np.insert(votes, 2, 0, axis=1)
-    silent = WeightedMajority(class_prior=0.3).fit(wider).predict_proba(wider)
-    np.testing.assert_allclose(silent, straight, atol=1e-9)
 
 
 def test_patterns_that_the_fit_has_not_seen_are_judged_too():
