@@ -25,7 +25,7 @@ POOL = DATA / "pool-flickr8k"
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 TRAIN_BEFORE = {"mimic", "grad_mimic"}
 """Those that train a CLIP before they curate: tests/test_examples_mimic.py runs them."""
-SLOW = {"clip_only", "detector", "detector_light", "light_clip", "mixed", "pictures"}
+SLOW = {"clip_only", "detector", "detector_light", "light_clip", "mixed", "no_reference", "pictures", "reference"}
 
 pytestmark = [
     pytest.mark.real,
