@@ -102,7 +102,8 @@ def reliability(probability: np.ndarray, keep: np.ndarray) -> dict[str, Any]:
     Returns:
         samples: k; brier: the mean square error, in [0, 1], lower is better; log_loss: in nats, lower is better (a
         probability counts as at least 1e-6 from 0 and 1); auc: P(a kept one has the higher probability), None without
-        both kinds; bins: per fifth of [0, 1] that holds any: low, high, samples, mean probability, the share that is to be kept.
+        both kinds; bins: per fifth of [0, 1] that holds any: low, high, samples, mean probability, the share that is to
+        be kept.
     """
     wide, good = probability.astype(np.float64), keep.astype(bool)
     safe = np.clip(np.where(good, wide, 1 - wide), 1e-6, 1.0)

@@ -24,7 +24,8 @@ def describe_ensemble(contents: Contents) -> dict[str, Any] | None:
         contents: what the report shows.
 
     Returns:
-        aspects, filters, patterns, findings and what labels say; None where nothing was fitted, since numbers came from elsewhere.
+        aspects, filters, patterns, findings and what labels say; None where nothing was fitted, since numbers came from
+        elsewhere.
     """
     diagnosis = contents.state.get("diagnosis")
     if diagnosis is None:
