@@ -16,7 +16,7 @@ from chaffinch.jobs.config import load_config
 from chaffinch.jobs.console import Console
 from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.experiment import Experiment
-from chaffinch.pipeline.learn import learn
+from chaffinch.pipeline.learn import LabelModelError, learn
 from chaffinch.pipeline.probabilities import Probabilities
 from chaffinch.pipeline.rows import Part, Rows
 
@@ -84,7 +84,7 @@ class Judged:
 
         Raises:
             ConfigError: the settings make no config.
-            ValueError: a label model cannot be fitted to these filters.
+            LabelModelError: a label model cannot be fitted to these filters.
         """
         experiment = Experiment(load_config(self.config, [*self.settings, *settings]), Console(quiet=True))
         pools = [experiment.pool(side, side.found_folders()) for side in experiment.sides]
@@ -141,7 +141,7 @@ class Judged:
                 name = f"{kind}, {'one aspect' if one_aspect else 'the aspects'}"
                 try:
                     found[name] = self.ensemble_order(self.label_model_settings(kind, one_aspect))
-                except (ConfigError, ValueError) as error:
+                except (ConfigError, LabelModelError, ValueError) as error:
                     refused[name] = str(error)
         return found, refused
 
