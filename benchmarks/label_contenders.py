@@ -1,5 +1,6 @@
 """Label models side by side: ours in this process, those of other libraries through their own interpreter."""
 
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -81,20 +82,28 @@ class Ours:
     make: Callable[..., LabelModel]
     told: bool = False
 
-    def answer(self, votes: Votes) -> Answer:
-        """Fits and judges."""
+    def answer(self, votes: Votes, seconds: float = 0.0) -> Answer:
+        """Fits and judges; given up after so many seconds of CPU, 0 for never."""
         prior = None
         if self.told:
             prior = float(votes.prior[1]) if votes.classes == 2 else tuple(votes.prior.tolist())
         began = time.process_time()
+        signal.signal(signal.SIGPROF, _give_up)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             model = self.make(classes=votes.classes, class_prior=prior).fit(as_ours(votes.fit, votes.classes))
             proba = model.predict_proba(as_ours(votes.judged, votes.classes))
-        except ValueError as reason:
+        except (ValueError, TimeoutError) as reason:
             return Answer(None, np.full(votes.fit.shape[1], np.nan), refused=str(reason))
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0.0)
         if proba.ndim == 1:
             proba = np.column_stack([1 - proba, proba])
         return Answer(proba, model.accuracy_, time.process_time() - began, model=model)
+
+
+def _give_up(signal_number: int, frame: object) -> None:
+    raise TimeoutError("took too long")
 
 
 def as_ours(votes: np.ndarray, classes: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from label_matrices import Matrix, read_matrices
 from chaffinch.filters.label_models.auto import Auto
 
 PATIENCE = 100
-"""Seconds of CPU after which another library's model is given up on one set."""
+"""Seconds of CPU after which a model is given up on one set."""
 ALLOWED = 0.005
 
 
@@ -88,7 +88,7 @@ def quality(python: str | None, work: Path) -> dict[str, Any]:
     )
     sets: dict[str, Any] = {}
     for name, matrix in matrices.items():
-        models = {model: told(ours.answer(votes[name]), matrix) for model, ours in our_models().items()}
+        models = {model: told(ours.answer(votes[name], PATIENCE), matrix) for model, ours in our_models().items()}
         sets[name] = {
             "samples": len(matrix.fit),
             "sources": matrix.fit.shape[1],
