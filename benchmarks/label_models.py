@@ -44,25 +44,20 @@ def table(figures: Mapping[str, Any]) -> str:
 
 def told_quality(figures: Mapping[str, Any]) -> str:
     """The verdict as prose."""
-    means, sides = figures["means"], []
-    for side in ("ours", "theirs"):
-        complete = {model: one for model, one in means[side].items() if one["sets"] == len(figures["sets"])}
-        unaided = {model: one["accuracy"] for model, one in complete.items() if "true prior" not in model}
-        if unaided:
-            first = max(unaided, key=lambda model: unaided[model])
-            sides.append(f"{first} of {side} {unaided[first]:.4f}")
-    short = figures["short"]
-    compared = "" if means["theirs"] else "; the other libraries were not run"
+    auto = figures["automatic"]
+    library = "the other libraries were not run"
+    if "library" in auto:
+        library = f"the best library model there, {auto['library']}, {auto['library_mean']:.4f}"
     worse = "; ".join(
-        f"{one['set']}: {one['ours']} refuses, {one['theirs']} does not"
-        if "refused" in one
-        else f"{one['set']}: {one['measure']} {one['is']:.4f} of {one['ours']}, {one['has']:.4f} of {one['theirs']}"
-        for one in short
+        f"{one['set']}: {one['ours']} {'no answer' if one['is'] is None else format(one['is'], '.4f')}, "
+        f"{one['theirs']} {one['has']:.4f}"
+        for one in figures["short"]
+        if one["measure"] == "accuracy"
     )
     return (
-        f"Over {len(figures['sets'])} sets of real votes, best mean accuracy without the true prior: "
-        f"{', '.join(sides)}{compared}. More than half a point (or one sample) worse than the same algorithm of a "
-        f"library: {worse or 'nowhere'}."
+        f"Mean accuracy of the automatic choice over the {auto['sets']} of {len(figures['sets'])} sets of real votes "
+        f"that it answers: {auto['mean']:.4f}; {library}. More than half a point of accuracy (or one sample) worse than "
+        f"the same algorithm of a library: {worse or 'nowhere'}."
     )
 
 
