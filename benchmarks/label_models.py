@@ -56,8 +56,8 @@ def told_quality(figures: Mapping[str, Any]) -> str:
     )
     return (
         f"Mean accuracy of the automatic choice over the {auto['sets']} of {len(figures['sets'])} sets of real votes "
-        f"that it answers: {auto['mean']:.4f}; {library}. More than half a point of accuracy (or one sample) worse than "
-        f"the same algorithm of a library: {worse or 'nowhere'}."
+        f"that it answers: {auto['mean']:.4f}; {library}. More than half a point of accuracy (or one sample) worse "
+        f"than the same algorithm of a library: {worse or 'nowhere'}."
     )
 
 
