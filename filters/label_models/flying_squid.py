@@ -114,7 +114,8 @@ class FlyingSquid(PairwiseLabelModel):
         common = pairs.agreement() if self._has_one_coin else pairs.correlation()
         skill, known = triplet_skills(common[between], together, linked, self.combine)
         if self._has_one_coin:
-            right = (1 / k + skill * (1 - 1 / k))[:, None, None]
+            # Never right is as bad as it gets, though with several classes triplets may say worse.
+            right = np.maximum(1 / k + skill * (1 - 1 / k), 0)[:, None, None]
             return np.where(np.eye(k, dtype=bool), right, (1 - right) / (k - 1)), known
         keep = votes[:, 1] / votes.sum(axis=1)
         given = _given_class(keep, skill, prior)

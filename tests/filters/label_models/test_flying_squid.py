@@ -281,3 +281,15 @@ def test_a_row_of_abstains_has_exactly_the_prior():
 def test_settings_out_of_range_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         FlyingSquid(**wrong)
+
+
+def test_a_source_that_never_agrees_among_many_classes_has_finite_posteriors():
+    """Two that agree a little oftener than chance, and one never with them: triplets say worse than never right."""
+    rng = np.random.default_rng(21)
+    one = rng.integers(1, 6, 3000)
+    other = np.where(rng.random(3000) < 0.3, one, rng.integers(1, 6, 3000))
+    never = np.array([rng.choice(list({1, 2, 3, 4, 5} - {a, b})) for a, b in zip(one, other, strict=True)])
+    votes = np.column_stack([one, other, never])
+    proba = FlyingSquid(classes=5, correlated="ignore").fit(votes).predict_proba(votes)
+    assert np.isfinite(proba).all()
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
