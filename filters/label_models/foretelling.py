@@ -8,13 +8,7 @@ import numpy as np
 from chaffinch.filters.label_models.evidence import Evidence, Labelled, Votes
 from chaffinch.filters.label_models.expectation import expect, maximise
 from chaffinch.filters.label_models.label_model import LabelModel
-from chaffinch.filters.label_models.opinions import (
-    FEWEST_OPINIONS,
-    copied_from,
-    excess_correlation,
-    opinion_weights,
-    opinions_a_sample,
-)
+from chaffinch.filters.label_models.opinions import copied_from, excess_correlation, opinion_weights, worth_discounting
 from chaffinch.filters.label_models.votes import vote_classes
 
 _FOLDS = 3
@@ -132,7 +126,7 @@ class Foretelling:
         chosen = votes.patterns[:, opinions]
         voted = vote_classes(chosen, classes)
         excess = excess_correlation(chosen, votes.counts, classes)
-        if opinions_a_sample(excess, chosen, votes.counts) < FEWEST_OPINIONS:
+        if not worth_discounting(excess, chosen, votes.counts):
             excess = np.eye(len(opinions))
         cast = np.array([((voted == number) * votes.counts[:, None]).sum(axis=0) for number in range(classes)])
         one_sided = cast[:, (cast > 0).sum(axis=0) == 1].sum()

@@ -8,13 +8,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 
 from chaffinch.filters.label_models.label_model import LabelModel
-from chaffinch.filters.label_models.opinions import (
-    FEWEST_OPINIONS,
-    copied_from,
-    excess_correlation,
-    opinion_weights,
-    opinions_a_sample,
-)
+from chaffinch.filters.label_models.opinions import copied_from, excess_correlation, opinion_weights, worth_discounting
 from chaffinch.filters.label_models.votes import merge_patterns, vote_classes
 
 
@@ -110,7 +104,7 @@ class LearnedLabelModel(LabelModel, ABC):
         alone = excess = np.eye(len(self.order_))
         if discount:
             excess = excess_correlation(merged, merged_counts, self._classes)
-        self.discounted_ = opinions_a_sample(excess, merged, merged_counts) >= FEWEST_OPINIONS
+        self.discounted_ = worth_discounting(excess, merged, merged_counts)
         self.excess_correlation_ = excess if self.discounted_ else alone
         self._fit(merged, merged_counts)
         self.excess_correlation_ = excess[np.ix_(place, place)]

@@ -279,3 +279,14 @@ def opinions_a_sample(correlation: np.ndarray, patterns: np.ndarray, counts: np.
         return np.inf
     weights = opinion_weights(correlation, voting).sum(axis=1)
     return float((weights * counts).sum() / counts[voting.any(axis=1)].sum())
+
+
+def worth_discounting(correlation: np.ndarray, patterns: np.ndarray, counts: np.ndarray) -> bool:
+    """Whether echoes are to be discounted: a sample has `FEWEST_OPINIONS` on average, once they are.
+
+    Args:
+        correlation: (m, m) excess correlation.
+        patterns: (p patterns, m sources) votes, 0 for abstains.
+        counts: (p,) how many samples show each.
+    """
+    return opinions_a_sample(correlation, patterns, counts) >= FEWEST_OPINIONS
