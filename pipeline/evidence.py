@@ -9,7 +9,7 @@ from chaffinch.filters.label_models.evidence import Evidence, SoftVotes, Votes
 from chaffinch.filters.patterns import Patterns
 from chaffinch.pipeline.counts import CountSoft, CountVotes, SoftCounts
 from chaffinch.pipeline.judgement import Judgement, Pool
-from chaffinch.pipeline.labels import CountLabelled, LabelledRows
+from chaffinch.pipeline.labels import CountLabelledScores, ScoredRows
 from chaffinch.pipeline.lessons import Count
 from chaffinch.pipeline.rows import Part
 
@@ -58,9 +58,9 @@ def gather(
         soft = SoftVotes(own.moments, own.sample.soft, sample)
     labelled = None
     if judgement.labels is not None:
-        finding = CountLabelled(pool.source, judgement.filters, fitted, judgement.labels)
-        rows: LabelledRows = count("Find labelled samples", parts, finding)
-        labelled = rows.labelled(judgement.labels)
+        finding = CountLabelledScores(pool.source, judgement.filters, judgement.labels)
+        rows: ScoredRows = count("Find labelled samples", parts, finding)
+        labelled = rows.judged(judgement.labels, fitted)
     return Evidence(_judged(fitted, patterns, counts), trusted, soft, labelled)
 
 

@@ -50,62 +50,6 @@ class Labels:
 
 
 @dataclass
-class LabelledRows:
-    """Labelled samples as filters see them.
-
-    Attributes:
-        places: (f,) which label each has.
-        votes: (f samples, m filters) int8.
-        soft: (f, m) int16 soft votes.
-    """
-
-    places: np.ndarray
-    votes: np.ndarray
-    soft: np.ndarray
-
-    def merge(self, other: Self) -> Self:
-        """Adds another shard's samples."""
-        self.places = np.concatenate([self.places, other.places])
-        self.votes, self.soft = np.concatenate([self.votes, other.votes]), np.concatenate([self.soft, other.soft])
-        return self
-
-    def labelled(self, labels: Labels) -> Labelled:
-        """What is known of them, in the order of their uids."""
-        order = np.argsort(self.places)
-        places = self.places[order]
-        return Labelled(self.votes[order], labels.keep[places], labels.at_random[places], self.soft[order])
-
-
-@dataclass(frozen=True)
-class CountLabelled:
-    """Finds labelled samples among those that no required filter drops.
-
-    Attributes:
-        source: where columns come from.
-        filters: all filters.
-        fitted: their ranges and ranks.
-        labels: what was said.
-    """
-
-    source: Source
-    filters: Mapping[str, Filter]
-    fitted: Fitted
-    labels: Labels
-
-    def __call__(self, part: Part) -> LabelledRows:
-        """Looks through one shard; reads no score where it has no labelled sample."""
-        rows, places = self.labels.find(read_uids(part, self.source))
-        if not len(rows):
-            nothing = np.zeros((0, len(self.fitted.names)))
-            return LabelledRows(places, nothing.astype(np.int8), nothing.astype(np.int16))
-        shard = Rows.read(part, self.source, list(self.filters.values()))
-        scores = [values[rows] for values in shard.scores]
-        votes = self.fitted.votes(scores, len(rows))
-        judged = shard.usable[rows] & ~self.fitted.ruled_out(votes)
-        return LabelledRows(places[judged], votes[judged], self.fitted.soft_votes(scores, len(rows))[judged])
-
-
-@dataclass
 class ScoredRows:
     """Labelled samples as some filters score them.
 
@@ -128,6 +72,20 @@ class ScoredRows:
         order = np.argsort(self.places)
         return self.places[order], self.scores[order]
 
+    def judged(self, labels: Labels, fitted: Fitted) -> Labelled:
+        """What label models see of those that no required filter drops, in the order of their uids.
+
+        Args:
+            labels: what was said.
+            fitted: ranges and ranks of the m filters.
+        """
+        places, scores = self.ordered()
+        columns = list(scores.T)
+        votes, soft = fitted.votes(columns, len(places)), fitted.soft_votes(columns, len(places))
+        chosen = ~fitted.ruled_out(votes)
+        places = places[chosen]
+        return Labelled(votes[chosen], labels.keep[places], labels.at_random[places], soft[chosen])
+
 
 @dataclass(frozen=True)
 class CountLabelledScores:
@@ -135,7 +93,7 @@ class CountLabelledScores:
 
     Attributes:
         source: where columns come from.
-        filters: the filters whose scores are wanted, one at least.
+        filters: the filters whose scores are wanted.
         labels: what was said.
     """
 
@@ -150,4 +108,7 @@ class CountLabelledScores:
             return ScoredRows(places, np.zeros((0, len(self.filters)), np.float32))
         shard = Rows.read(part, self.source, list(self.filters.values()))
         usable = shard.usable[rows]
-        return ScoredRows(places[usable], np.stack([values[rows[usable]] for values in shard.scores], axis=1))
+        scores = np.empty((int(usable.sum()), len(self.filters)), np.float32)
+        for column, values in enumerate(shard.scores):
+            scores[:, column] = values[rows[usable]]
+        return ScoredRows(places[usable], scores)
