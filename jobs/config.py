@@ -24,6 +24,7 @@ from chaffinch.pipeline.labels import Labels
 from chaffinch.pipeline.metadata import Metadata
 from chaffinch.pipeline.order import Order
 from chaffinch.pipeline.shards import Shard, find_shards
+from chaffinch.pipeline.slices import Slice
 from chaffinch.scoring.neighbours import Neighbours
 from chaffinch.scoring.scorer import Scorer
 
@@ -70,6 +71,12 @@ class Config:
     def reference_store(self) -> str:
         """Where the reference's tables are: it is a pool of its own."""
         return files.join(self.store, "reference")
+
+    @property
+    def slice(self) -> Slice | None:
+        """The part of the pool to score; None for all of it."""
+        text = self.sections.run.slice
+        return None if text is None else Slice.parse(text)
 
     @property
     def metadata(self) -> Metadata:

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from chaffinch.filters.dropped_sources import DropSources
+from chaffinch.pipeline.slices import Slice
 from chaffinch.scoring.light.recipe import LightRecipe
 from chaffinch.scoring.training.recipe import ClassifierRecipe, Recipe
 
@@ -91,6 +92,12 @@ class RunSection(_Section):
     runner: Literal["local"] = "local"
     workers: Annotated[int, Field(ge=1)] = 1
     max_rejected: Fraction = 0.1
+    slice: str | None = None
+
+    @field_validator("slice")
+    @classmethod
+    def _check_slice(cls, text: str | None) -> str | None:
+        return None if text is None else str(Slice.parse(text))
 
 
 class EvaluateSection(_Section):
