@@ -18,7 +18,7 @@ from chaffinch.jobs.diagnosis import (
 from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.experiment import Experiment, JobError
 from chaffinch.jobs.label_findings import tell_dropped, tell_labels
-from chaffinch.jobs.side import Side
+from chaffinch.jobs.slicing import require_scored
 from chaffinch.pipeline import files
 from chaffinch.pipeline.decide import decide
 from chaffinch.pipeline.learn import EmptyPoolError, LabelModelError
@@ -44,7 +44,7 @@ def run_decide(experiment: Experiment) -> dict[str, Any]:
     config = experiment.config
     folders = [side.found_folders() for side in experiment.sides]
     for side, found in zip(experiment.sides, folders, strict=True):
-        _require_scored(side, found)
+        require_scored(experiment, side, found)
     pools = [experiment.pool(side, found) for side, found in zip(experiment.sides, folders, strict=True)]
     frozen = _read_frozen(experiment)
     files.write_bytes(files.join(experiment.output, "config.yaml"), config.dump().encode())
@@ -73,6 +73,7 @@ def run_decide(experiment: Experiment) -> dict[str, Any]:
             except RangeError as error:
                 raise ConfigError(str(error)) from error
         timing["samples"] = sum(counts["read"] for counts in verdicts.shards.values())
+        timing["filters"] = {name: round(seconds, 3) for name, seconds in verdicts.seconds.items()}
     diagnosis = state.get("diagnosis", {})
     summary = summarise(verdicts, state["filters"]) | summarise_diagnosis(diagnosis)
     before = _kept_before(experiment.output)
@@ -213,16 +214,6 @@ def _rejects(summary: Mapping[str, Any]) -> list[tuple[str, int]]:
         if reason.startswith("rejected: ")
     ]
     return sorted(found, key=lambda item: (-item[1], item[0]))
-
-
-def _require_scored(side: Side, folders: Mapping[str, str]) -> None:
-    unscored = [task.shard.name for task in side.tasks(folders, retry_unreadable=False)]
-    if unscored:
-        few = ", ".join(unscored[:5]) + (" ..." if len(unscored) > 5 else "")
-        raise JobError(
-            f"{len(unscored)} of {len(side.shards)} shards of the {side.label} are not scored or have changed "
-            f"since ({few}) in the store {side.store.root}: run `chaffinch score`"
-        )
 
 
 def _read_frozen(experiment: Experiment) -> Fitted | None:

@@ -62,8 +62,9 @@ class Experiment:
         common = (config.scorers, config.order, config.metadata, device, auto)
         reference = None
         if config.reference:
-            reference = Side("reference", config.reference, Store(config.reference_store), *common)
-        pool = Side("input", config.shards, Store(config.store), *common, config.gates, reference)
+            store = Store(config.reference_store)
+            reference = Side("reference", config.reference, store, *common, slice=config.slice)
+        pool = Side("input", config.shards, Store(config.store), *common, config.gates, reference, config.slice)
         return [pool] if reference is None else [pool, reference]
 
     def count(self, label: str, parts: Sequence[Any], function: Callable[[Any], Any]) -> Any:

@@ -57,8 +57,15 @@ def run_command(
         )
     set_up_filesystems(beam_options)
     experiment = Experiment(load_config(config, overrides, fitted is not None), console, beam_options, fitted)
-    files.remove_leftovers(experiment.output)
-    files.remove_leftovers(experiment.config.store)
+    cut = experiment.config.slice
+    if cut is not None and command != "score":
+        raise ConfigError(
+            f"run.slice: {cut} is a part of the pool, and {command} needs all of it: run `chaffinch score` with each "
+            f"of the {cut.count} slices, then `chaffinch {command}` without run.slice"
+        )
+    if cut is None:  # many slices would list the store at once, and what they leave waits for whoever needs all of it
+        files.remove_leftovers(experiment.output)
+        files.remove_leftovers(experiment.config.store)
     summary = None
     emitted = _made_from(experiment) if command == "decide" else None
     for stage in _STAGES[command]:

@@ -94,10 +94,10 @@ class RunSection(_Section):
     max_rejected: Fraction = 0.1
     slice: str | None = None
 
-    @field_validator("slice")
+    @field_validator("slice", mode="before")
     @classmethod
-    def _check_slice(cls, text: str | None) -> str | None:
-        return None if text is None else str(Slice.parse(text))
+    def _check_slice(cls, value: Any) -> str | None:
+        return None if value is None else str(Slice.parse(str(value)))
 
 
 class EvaluateSection(_Section):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 from chaffinch.filters.filter import Filter
@@ -11,6 +12,7 @@ from chaffinch.pipeline.order import Order
 from chaffinch.pipeline.rows import Source
 from chaffinch.pipeline.score import Task, find_tasks
 from chaffinch.pipeline.shards import Shard
+from chaffinch.pipeline.slices import Slice
 from chaffinch.pipeline.store import Store, table_folder
 from chaffinch.scoring.neighbours import Neighbours
 from chaffinch.scoring.scorer import Scorer, fingerprint
@@ -31,6 +33,7 @@ class Side:
         auto: whether the device was left open, so that tables measured on another device will do.
         gates: scorer -> the required filters, by name, whose vetoes it heeds. Known-good samples are all measured.
         reference: the side that ranges may lean on.
+        slice: the part of the shards to score; all of them by default.
     """
 
     label: str
@@ -43,6 +46,12 @@ class Side:
     auto: bool
     gates: Mapping[str, Mapping[str, Filter]] = field(default_factory=dict)
     reference: Self | None = None
+    slice: Slice | None = None
+
+    @cached_property
+    def mine(self) -> Sequence[Shard]:
+        """The shards that are scored here: those of the slice, or all."""
+        return [one for one in self.shards if self.slice.holds(one.name)] if self.slice else self.shards
 
     def folders(self) -> dict[str, str]:
         """Scorer name -> folder of the tables that scoring here writes."""
@@ -60,8 +69,12 @@ class Side:
         return self._name([self.device, other], set(self.store.score_folders()))
 
     def tasks(self, folders: Mapping[str, str], retry_unreadable: bool = True) -> list[Task]:
-        """What is missing or out of date in these folders."""
-        return find_tasks(self.shards, self.store, list(folders.values()), retry_unreadable)
+        """What is missing or out of date in these folders, of the shards that are scored here."""
+        return find_tasks(self.mine, self.store, list(folders.values()), retry_unreadable)
+
+    def is_whole(self, folders: Mapping[str, str]) -> bool:
+        """Whether these folders hold tables of all shards, of other slices too, and every shard could be read."""
+        return not find_tasks(self.shards, self.store, list(folders.values()))
 
     def source(self, folders: Mapping[str, str]) -> Source:
         """Where this side's columns come from."""
