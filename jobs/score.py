@@ -1,25 +1,35 @@
 """`chaffinch score`: measure every sample with every scorer; resumes, and computes only what is missing."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.experiment import Experiment, JobError
 from chaffinch.jobs.side import Side
+from chaffinch.jobs.slicing import of_slice, tell_left, what_waits
 from chaffinch.pipeline.feeds import Wanted
 from chaffinch.pipeline.gate import Gate
 from chaffinch.pipeline.measure import MemoryShortage
 from chaffinch.pipeline.neighbours import clear_exchanges, score_pool
 from chaffinch.pipeline.picture_sets import SetError
-from chaffinch.pipeline.score import Spent, score
+from chaffinch.pipeline.score import score
+from chaffinch.pipeline.slices import note_count
+from chaffinch.pipeline.spent import Spent
 from chaffinch.pipeline.workbench import LoadError, check_loading
 from chaffinch.scoring.scorer import Scorer
 
 
-def run_score(experiment: Experiment) -> None:
+def run_score(experiment: Experiment) -> dict[str, Spent]:
     """Scores the reference, if there is one, and the input, one level of scorers after the other.
+
+    Of both only the slice where the config names one. Nothing is locked: whoever scores the same shard at the same time
+    writes the same tables, each of them whole or not at all.
 
     Args:
         experiment: what to score.
+
+    Returns:
+        What it cost: "input" and "reference" -> what was spent on that.
 
     Raises:
         JobError: a scorer cannot be loaded on this machine, or a batch does not fit into its memory; a shard has no
@@ -27,11 +37,18 @@ def run_score(experiment: Experiment) -> None:
         ConfigError: the settings of a scorer do not let it load.
         RangeError: keep and drop of a required filter overlap, seen where a scorer waits for it.
     """
+    spent: dict[str, Spent] = {}
+    cut = experiment.config.slice
+    if cut is not None:
+        note_count(experiment.sides[0].store, cut.count)
     try:
-        with experiment.timed("score") as timing:
+        # What a slice took says little of the pool; all slices at once would write each other's times away.
+        with experiment.timed("score") if cut is None else nullcontext({}) as timing:
             _check_loading(experiment)
             for side in reversed(experiment.sides):
-                timing[side.label] = _score_side(experiment, side)
+                spent[side.label] = _score_side(experiment, side)
+                timing[side.label] = spent[side.label].summary()
+            return spent
     except LoadError as error:
         raise (ConfigError if error.by_settings else JobError)(f"scorers.{error}") from error
     except MemoryShortage as error:
@@ -58,30 +75,47 @@ def _check_loading(experiment: Experiment) -> None:
         check_loading(later, experiment.sides[0].device)
 
 
-def _score_side(experiment: Experiment, side: Side) -> dict[str, object]:
+def _score_side(experiment: Experiment, side: Side) -> Spent:
     folders = side.folders()
-    samples, seconds = 0, dict[str, float]()
+    total, left = Spent(), dict[str, str]()
     # Without any scorer there is still an index of the samples to be made; and before what is fitted on metadata alone.
     levels = side.order.levels or [[]]
     if any(Gate.leans_on_pool(side.gates.get(name, {})) for name in levels[0]):
         levels = [[], *levels]
     for number, level in enumerate(levels):
+        if side.slice is not None:
+            level, waiting = _ready(side, folders, level, left)
+            left |= waiting
         at_once = [name for name in level if not side.scorers[name].whole_pool]
         if at_once or not number:
-            spent = _score_level(experiment, side, folders, at_once, retry_unreadable=not number)
-            samples, seconds = max(samples, spent.samples), seconds | spent.seconds
+            total.follow(_score_level(experiment, side, folders, at_once, retry_unreadable=not number))
         for name in level:
             if side.scorers[name].whole_pool:
-                spent = _score_whole_pool(experiment, side, folders, name)
-                samples, seconds = max(samples, spent.samples), seconds | spent.seconds
-    if unscored := side.tasks(folders, retry_unreadable=False):
+                total.follow(_score_whole_pool(experiment, side, folders, name))
+    tell_left(experiment, side, left)
+    done = {name: folder for name, folder in folders.items() if name not in left}
+    if unscored := side.tasks(done, retry_unreadable=False):
         raise JobError(
             f"{len(unscored)} shards such as {unscored[0].shard.name} have no tables after scoring: run again"
         )
-    if not samples:
-        experiment.console.say(f"{side.label}: all {len(side.shards)} shards are scored")
-        return {}
-    return {"samples": samples, "scorers": {name: round(spent, 3) for name, spent in sorted(seconds.items())}}
+    if not total.samples:
+        experiment.console.say(f"{side.label}: all {len(side.mine)} shards{of_slice(side)} are scored")
+    return total
+
+
+def _ready(
+    side: Side, folders: Mapping[str, str], level: Sequence[str], left: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """Which scorers of a level a slice can be measured with now; and which have to wait, and why."""
+    tasks = side.tasks({name: folders[name] for name in level}, retry_unreadable=False)
+    lacking = {folder for task in tasks for folder in task.folders}
+    ready, waiting = [], {}
+    for name in level:
+        if folders[name] in lacking and (why := what_waits(side, folders, name, left)):
+            waiting[name] = why
+        elif not side.scorers[name].whole_pool:  # what is there of those is not for a slice to clean up after
+            ready.append(name)
+    return ready, waiting
 
 
 def _score_level(
@@ -94,7 +128,7 @@ def _score_level(
         return Spent()
     missing = {name: sum(folder in task.folders for task in tasks) for name, folder in level.items()}
     told = ", ".join(f"{name} {count}" for name, count in missing.items() if count) or "samples only"
-    experiment.console.say(f"{side.label}: {len(tasks)} of {len(side.shards)} shards to score ({told})")
+    experiment.console.say(f"{side.label}: {len(tasks)} of {len(side.mine)} shards{of_slice(side)} to score ({told})")
 
     def finished() -> set[str]:
         unfinished = {task.shard.name for task in side.tasks(level, retry_unreadable=False)}

@@ -12,12 +12,17 @@ import pyarrow as pa
 
 from chaffinch.pipeline.feeds import Feed, Wanted
 from chaffinch.pipeline.shards import ShardError
+from chaffinch.scoring.devices import is_out_of_memory
 from chaffinch.scoring.images import decode
 from chaffinch.scoring.scorer import Batch, SampleError, Scorer
 
 THREADS = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 # How many batches are decoded ahead: enough to keep a model fed, few enough to keep memory flat.
 _BATCHES_AHEAD = 2
+
+
+class ScoringError(RuntimeError):
+    """A scorer failed, which is a bug in it or a fault of its machine; the message names it and the samples."""
 
 
 @dataclass(frozen=True)
@@ -69,20 +74,23 @@ class _Location:
 
     row: int
     uid: str
+    key: str
     picture: tuple[int, int]
     caption: tuple[int, int]
 
 
 def _locations(samples: pa.Table) -> list[list[_Location]]:
     """Usable samples, by row; a list per row so that batches stay cut by position."""
-    columns = {name: samples[name].to_pylist() for name in ("uid", "offsets", "sizes", "picture", "caption", "reject")}
+    columns = {
+        name: samples[name].to_pylist() for name in ("uid", "key", "offsets", "sizes", "picture", "caption", "reject")
+    }
     found: list[list[_Location]] = []
-    for row, (uid, offsets, sizes, picture, caption, reject) in enumerate(zip(*columns.values(), strict=True)):
+    for row, (uid, key, offsets, sizes, picture, caption, reject) in enumerate(zip(*columns.values(), strict=True)):
         if reject is not None:
             found.append([])
             continue
         spans = [(offsets[index], sizes[index]) for index in (picture, caption)]
-        found.append([_Location(row, uid, *spans)])
+        found.append([_Location(row, uid, key, *spans)])
     return found
 
 
@@ -110,6 +118,7 @@ def read_batches(
 
     Raises:
         ShardError: the shard is not what was indexed, or cannot be read.
+        ScoringError: a scorer fails on a picture; names both.
     """
     rows = _locations(samples)
     chunks = [
@@ -186,6 +195,11 @@ def _load(handle: int, place: _Location, scorers: Sequence[LoadedScorer]) -> _Lo
                 loaded.prepared[one.folder] = one.scorer.prepare(picture, one.model)
         except SampleError as error:
             loaded.rejects[one.folder] = str(error)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ScoringError(f"scorer {one.wanted.name} failed on sample {place.key}: {reason}") from error
     return loaded
 
 

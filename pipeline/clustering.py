@@ -12,7 +12,7 @@ from chaffinch.pipeline import files
 from chaffinch.pipeline.cell_work import Work, load, save
 from chaffinch.pipeline.judgement import Pool
 from chaffinch.pipeline.rows import Part, Source, count_rows
-from chaffinch.pipeline.score import Spent
+from chaffinch.pipeline.spent import Effort, Spent
 from chaffinch.scoring.neighbourhood.embeddings import unit, vectors_of
 from chaffinch.scoring.neighbourhood.kmeans import Clusters, fit
 
@@ -66,7 +66,7 @@ class DrawSample:
         began, path = time.perf_counter(), self.work.sample_path(part.shard.name)
         if not files.exists(path):
             save(path, self._draw(part))
-        return Spent(0, {self.work.name: time.perf_counter() - began})
+        return Spent(scorers={self.work.name: Effort(seconds=time.perf_counter() - began)})
 
     def _draw(self, part: Part) -> np.ndarray:
         found = self.work.participants(part)
@@ -98,7 +98,7 @@ class TrainClusters:
             clusters = fit(self._sample(), k, self.work.scorer.balance, self.work.search)
             table = np.column_stack([clusters.centroids, clusters.prices, self._count(clusters)])
             save(self.work.clusters_path, table.astype(np.float32))
-        return Spent(0, {self.work.name: time.perf_counter() - began})
+        return Spent(scorers={self.work.name: Effort(seconds=time.perf_counter() - began)})
 
     def _sample(self) -> np.ndarray:
         """(n, d) float16, in the order of the hashes, so that it begins with a random draw."""

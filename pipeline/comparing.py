@@ -1,6 +1,7 @@
 """Comparing a pool: every row goes to its cells, in each cell all are compared, and what was found comes back."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,7 +12,7 @@ from chaffinch.pipeline import files
 from chaffinch.pipeline.cell_work import Work
 from chaffinch.pipeline.exchange import Group
 from chaffinch.pipeline.rows import Part
-from chaffinch.pipeline.score import Spent
+from chaffinch.pipeline.spent import Effort, Spent
 from chaffinch.pipeline.tables import TableBuilder
 from chaffinch.scoring.neighbourhood.cells import order_of_preference
 
@@ -36,6 +37,10 @@ class Sent:
         self.sizes = self.sizes + other.sizes
         self.spent.merge(other.spent)
         return self
+
+    def beam_counts(self) -> Mapping[str, Mapping[str, int]]:
+        """For Beam's counters."""
+        return self.spent.beam_counts()
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class SendToCells:
             # Last of all, for it says that the draft is there too.
             work.exchange.send(part.shard.name, placed.cells, count, records, placed.owners)
         sizes = work.exchange.sizes(part.shard.name, count)
-        return Sent(sizes, Spent(0, {work.name: time.perf_counter() - began}))
+        return Sent(sizes, Spent(scorers={work.name: Effort(seconds=time.perf_counter() - began)}))
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class CompareInCells:
                 if len(members):
                     values[members] = work.cells.compare(records["key"][members], int(cells[members[0]]), work.search)
             work.exchange.answer(group, sizes, values)
-        return Spent(0, {work.name: time.perf_counter() - began})
+        return Spent(scorers={work.name: Effort(seconds=time.perf_counter() - began)})
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,8 @@ class WriteNeighbours:
             builder = TableBuilder(work.scorer, samples)
             builder.add(draft["row"].to_pylist(), columns)
             files.write_table(path, builder.finish().replace_schema_metadata({_AMONG: self.among}))
-        return Spent(samples.num_rows, {work.name: time.perf_counter() - began})
+        effort = Effort(samples["reject"].null_count, seconds=time.perf_counter() - began)
+        return Spent(samples.num_rows, scorers={work.name: effort})
 
     def _is_of_this_pool(self, path: str) -> bool:
         known = files.open_table(path).schema_arrow.metadata or {}

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from chaffinch.pipeline.batches import LoadedScorer, column_batches, read_batches
+from chaffinch.pipeline.batches import LoadedScorer, ScoringError, column_batches, read_batches
+from chaffinch.pipeline.counters import watch_batch
 from chaffinch.pipeline.feeds import Feed
+from chaffinch.pipeline.spent import Effort, Spent
 from chaffinch.pipeline.tables import TableBuilder
 from chaffinch.scoring.devices import free_memory, is_out_of_memory
 from chaffinch.scoring.scorer import Batch, Column
@@ -26,7 +28,7 @@ def measure(
     samples: pa.Table,
     scorers: Sequence[LoadedScorer],
     batch_size: int,
-    seconds: dict[str, float] | None = None,
+    spent: Spent | None = None,
     feeds: Mapping[str, Feed] | None = None,
 ) -> Mapping[str, pa.Table]:
     """Measures one shard with several scorers in one pass; the plain function behind the job.
@@ -36,7 +38,7 @@ def measure(
         samples: its samples table, s rows.
         scorers: loaded scorers.
         batch_size: rows of the samples table that are scored at once.
-        seconds: scorer -> seconds in its `score`; added to.
+        spent: what each scorer does is added to.
         feeds: folder -> the columns its scorer reads, and its rows; no columns and all usable rows by default.
 
     Returns:
@@ -45,7 +47,9 @@ def measure(
     Raises:
         ShardError: the shard is not what was indexed, or cannot be read.
         MemoryShortage: a batch does not fit into memory.
+        ScoringError: a scorer fails or breaks its contract; names it and the samples.
     """
+    spent = Spent() if spent is None else spent
     usable = pc.is_null(samples["reject"]).to_numpy()
     feeds = feeds or {one.folder: Feed({}, usable) for one in scorers}
     builders = {one.folder: TableBuilder(one.scorer, samples) for one in scorers}
@@ -64,13 +68,54 @@ def measure(
                 continue
             rows, batch, rejects = parts[one.folder]
             builders[one.folder].reject(rejects)
+            effort = spent.effort(one.wanted.name)
+            effort.rejects += len(rejects)
             if len(batch):
                 began = time.perf_counter()
-                builders[one.folder].add(rows, _score(one, batch, batch_size))
-                if seconds is not None:
-                    name = one.wanted.name
-                    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
+                _add(one, rows, batch, batch_size, builders[one.folder])
+                seconds = time.perf_counter() - began
+                effort.merge(Effort(len(batch), 0, batch_size, seconds))
+                watch_batch(one.wanted.name, seconds, len(batch) / batch_size)
     return {one.folder: one.wanted.mark(builders[one.folder].finish()) for one in scorers}
+
+
+def _add(one: LoadedScorer, rows: Sequence[int], batch: Batch, batch_size: int, builder: TableBuilder) -> None:
+    """Scores a batch into a table; where that fails, finds out which sample is at fault.
+
+    Args:
+        one: the scorer.
+        rows: (n,) the samples' rows in the samples table.
+        batch: n samples.
+        batch_size: what `run.batch_size` says.
+        builder: of the scorer's table.
+
+    Raises:
+        MemoryShortage: the batch does not fit.
+        ScoringError: the scorer fails or breaks its contract.
+    """
+    try:
+        builder.add(rows, _score(one, batch, batch_size))
+    except MemoryShortage:
+        raise
+    except Exception as error:
+        reason = f"scorer {one.wanted.name} failed: {type(error).__name__}: {' '.join(str(error).split())}"
+        keys = builder.samples["key"]
+        alone = _first_that_fails(one, batch)
+        if alone is not None:
+            place = f"sample {keys[rows[alone]]} fails alone too"
+        else:
+            place = f"in the batch of {len(batch)} samples from {keys[rows[0]]} to {keys[rows[-1]]}, none of them alone"
+        raise ScoringError(f"{reason} ({place})") from error
+
+
+def _first_that_fails(one: LoadedScorer, batch: Batch) -> int | None:
+    """Position of the first sample that cannot be scored by itself; the run ends anyway, so that time is no matter."""
+    for position in range(len(batch)):
+        try:
+            one.scorer.score(_part(batch, position, position + 1), one.model)
+        except Exception:
+            return position
+    return None
 
 
 def _score(one: LoadedScorer, batch: Batch, batch_size: int) -> Mapping[str, Column]:
@@ -116,7 +161,7 @@ def _largest_that_fits(one: LoadedScorer, batch: Batch) -> int:
         middle = (fitting + too_many) // 2
         free_memory()
         try:
-            one.scorer.score(_first(batch, middle), one.model)
+            one.scorer.score(_part(batch, 0, middle), one.model)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -126,6 +171,7 @@ def _largest_that_fits(one: LoadedScorer, batch: Batch) -> int:
     return fitting
 
 
-def _first(batch: Batch, count: int) -> Batch:
-    parts = {name: getattr(batch, name)[:count] for name in ("uids", "captions", "pictures")}
-    return dataclasses.replace(batch, **parts, columns={name: values[:count] for name, values in batch.columns.items()})
+def _part(batch: Batch, start: int, end: int) -> Batch:
+    parts = {name: getattr(batch, name)[start:end] for name in ("uids", "captions", "pictures")}
+    columns = {name: values[start:end] for name, values in batch.columns.items()}
+    return dataclasses.replace(batch, **parts, columns=columns)

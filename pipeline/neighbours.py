@@ -24,7 +24,7 @@ from chaffinch.pipeline.feeds import Wanted
 from chaffinch.pipeline.judgement import Pool
 from chaffinch.pipeline.learn import EmptyPoolError, measure
 from chaffinch.pipeline.runner import Engine, add_up
-from chaffinch.pipeline.score import Spent
+from chaffinch.pipeline.spent import Spent
 from chaffinch.scoring.neighbourhood.search import Search
 from chaffinch.scoring.neighbours import Neighbours
 

@@ -1,5 +1,6 @@
 """The rows of one shard as the filters see them: scores, and what is rejected; read from tables, never from pixels."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,12 +115,14 @@ class Rows:
         reject: (s,) reasons, null where a sample can be used.
         usable: (s,) bool.
         scores: (m,) one array of s float32 scores per filter.
+        seconds: (m,) how long each filter took.
     """
 
     samples: pa.Table
     reject: pa.Array
     usable: np.ndarray
     scores: list[np.ndarray]
+    seconds: list[float]
 
     @classmethod
     def read(cls, part: Part, source: Source, filters: Sequence[Filter], also: Sequence[str] = ()) -> "Rows":
@@ -138,8 +141,12 @@ class Rows:
             repeats = np.zeros(len(reject), bool)
             repeats[list(part.repeated)] = True
             reject = pc.if_else(pa.array(repeats), pa.scalar(REPEATED), reject)
-        scores = [_score(judge, columns, part.shard) for judge in filters]
-        return cls(samples, reject, pc.is_null(reject).to_numpy(zero_copy_only=False), scores)
+        scores, seconds = [], []
+        for judge in filters:
+            began = time.perf_counter()
+            scores.append(_score(judge, columns, part.shard))
+            seconds.append(time.perf_counter() - began)
+        return cls(samples, reject, pc.is_null(reject).to_numpy(zero_copy_only=False), scores, seconds)
 
 
 def read_scores(part: Part, source: Source, filters: Sequence[Filter]) -> list[np.ndarray]:

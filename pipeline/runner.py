@@ -14,6 +14,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.window import GlobalWindows
 
 from chaffinch.pipeline import files
+from chaffinch.pipeline.counters import count_result
 from chaffinch.pipeline.workers import Workers, load_function, workers
 
 _MOST_AT_ONCE = 64
@@ -194,6 +195,7 @@ def add_up(
         return (
             shared
             | label >> step
+            | "Count" >> beam.Map(count_result)
             | "Add up" >> beam.CombineGlobally(AddUp()).without_defaults()
             | "Write the sum" >> beam.Map(_write_pickle, path)
         )

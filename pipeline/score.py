@@ -3,9 +3,9 @@
 import contextlib
 import hashlib
 import logging
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Self
+from dataclasses import dataclass, replace
 
 import apache_beam as beam
 import numpy as np
@@ -13,18 +13,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from chaffinch.pipeline import files
-from chaffinch.pipeline.batches import LoadedScorer
+from chaffinch.pipeline.batches import LoadedScorer, ScoringError
+from chaffinch.pipeline.counters import watch_shard
 from chaffinch.pipeline.feeds import Wanted
 from chaffinch.pipeline.measure import MemoryShortage, measure
 from chaffinch.pipeline.rows import Source
 from chaffinch.pipeline.runner import Engine, add_up
 from chaffinch.pipeline.samples import CANNOT_READ, index_shard, unreadable
 from chaffinch.pipeline.shards import Shard, ShardError
+from chaffinch.pipeline.spent import Spent, peak_memory
 from chaffinch.pipeline.store import UNREADABLE, Inventory, Store
 from chaffinch.pipeline.tables import TableBuilder
 from chaffinch.pipeline.workbench import LoadError, Workbench, has_failed, note_failure, set_up, workbench
 
 _log = logging.getLogger(__name__)
+_REASONS_LOGGED = 8
 
 
 @dataclass(frozen=True)
@@ -78,26 +81,6 @@ def find_tasks(
     return tasks
 
 
-@dataclass
-class Spent:
-    """Where the time went.
-
-    Attributes:
-        samples: samples found.
-        seconds: scorer -> seconds in its `score`, over all workers.
-    """
-
-    samples: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def merge(self, other: Self) -> Self:
-        """Adds another shard's part."""
-        self.samples += other.samples
-        for name, seconds in other.seconds.items():
-            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-        return self
-
-
 def score_shard(task: Task, source: Source, scorers: Sequence[LoadedScorer], batch_size: int) -> Spent:
     """Makes the tables that one shard lacks; what is there and current is left alone.
 
@@ -112,7 +95,9 @@ def score_shard(task: Task, source: Source, scorers: Sequence[LoadedScorer], bat
 
     Raises:
         MemoryShortage: a batch does not fit into memory; no table was written.
+        ScoringError: a scorer fails; no table was written. Both name the shard.
     """
+    began, cpu_began = time.perf_counter(), time.process_time()
     store, shard, folders = source.store, task.shard, list(task.folders)
     opens = not task.indexed or any(one.reads_samples for one in scorers if one.folder in folders)
     with contextlib.ExitStack() as copies:
@@ -127,14 +112,16 @@ def score_shard(task: Task, source: Source, scorers: Sequence[LoadedScorer], bat
             folders = [folder for folder in folders if not files.exists(store.scores(folder, shard.name))]
         missing = [loaded for loaded in scorers if loaded.folder in folders]
         feeds = {one.folder: one.wanted.feed(shard, samples, source) for one in missing}
-        spent = Spent(samples.num_rows)
+        spent = Spent(samples.num_rows, samples.num_rows - samples["reject"].null_count, shards=1)
         failed, problem = unreadable(samples["reject"]), ""
         try:
-            tables = measure(path, samples, missing, batch_size, spent.seconds, feeds)
+            tables = measure(path, samples, missing, batch_size, spent, feeds)
         except MemoryShortage as error:
             raise MemoryShortage(f"shard {shard.name}: {error}") from error
+        except ScoringError as error:
+            raise ScoringError(f"shard {shard.name}: {error}") from error
         except ShardError as error:
-            _log.warning("%s cannot be read: %s", shard.path, error)
+            _log.warning("shard %s cannot be read: %s: %s", shard.name, shard.path, error)
             failed, problem = True, f"{CANNOT_READ}: {error}"
             tables = _rejected(samples, missing, problem)
     if failed:
@@ -149,7 +136,26 @@ def score_shard(task: Task, source: Source, scorers: Sequence[LoadedScorer], bat
         state = f"{samples.schema.metadata} {problem} {sorted(tables)}"
         stamp = UNREADABLE + hashlib.sha256(state.encode()).hexdigest()[:8] if failed else shard.stamp
         files.write_bytes(store.stamp(shard.name, stamp), stamp.encode())
+    _log_rejects(shard.name, samples, None if task.indexed else samples["reject"], "")
+    for loaded in missing:
+        _log_rejects(shard.name, samples, tables[loaded.folder]["reject"], f" by {loaded.wanted.name}")
+    spent.seconds, spent.cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
+    spent.memory = peak_memory()
+    watch_shard(spent.seconds)
     return spent
+
+
+def _log_rejects(shard: str, samples: pa.Table, rejects: pa.ChunkedArray | None, who: str) -> None:
+    """Says how many samples of a shard were rejected and why, with a key for each reason; the tables hold them all."""
+    if rejects is None or not _log.isEnabledFor(logging.INFO):
+        return
+    already = samples["reject"].to_pylist() if who else [None] * len(rejects)
+    reasons: dict[str, list[str]] = {}
+    for key, known, reason in zip(samples["key"].to_pylist(), already, rejects.to_pylist(), strict=True):
+        if reason is not None and known is None:
+            reasons.setdefault(reason, []).append(key)
+    for reason, keys in sorted(reasons.items(), key=lambda item: -len(item[1]))[:_REASONS_LOGGED]:
+        _log.info("shard %s: %d samples rejected%s, such as %s: %s", shard, len(keys), who, keys[0], reason)
 
 
 def _adopt(task: Task, samples: pa.Table, store: Store) -> None:
@@ -212,10 +218,11 @@ class ScoreShard(beam.DoFn):
             self.setup()
         if self._bench is None or has_failed(self._prepared):
             return
-        _log.info("scoring %s: %s", task.shard.name, ", ".join(task.folders) or "samples")
+        _log.info("shard %s: scoring %s", task.shard.name, ", ".join(task.folders) or "samples")
         with self._noting():
             with self._bench.active():
                 spent = score_shard(task, self._source, self._bench.scorers(task.folders), self._batch_size)
+            spent.loading = dict(self._bench.loading)
             yield spent
 
     def teardown(self) -> None:

@@ -32,16 +32,34 @@ class Verdicts:
     Attributes:
         shards: shard -> {"read", "kept", "dropped", "rejected"}, and how many of the dropped were "taken_down" if any.
         reasons: reason -> how many samples were dropped or rejected for it.
+        votes: filter -> "keep", "drop" and "abstain" -> how many usable samples; of shards judged in this run.
+        seconds: filter -> seconds it took for them, over all workers.
     """
 
     shards: dict[str, dict[str, int]] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
+    votes: dict[str, Counter[str]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def merge(self, other: Self) -> Self:
         """Adds another shard's part."""
         self.shards |= other.shards
         self.reasons.update(other.reasons)
+        for name, votes in other.votes.items():
+            self.votes.setdefault(name, Counter()).update(votes)
+        for name, seconds in other.seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
         return self
+
+    def beam_counts(self) -> Mapping[str, Mapping[str, int]]:
+        """For Beam's counters: namespace -> counter -> by how much it grew."""
+        found: dict[str, dict[str, int]] = {f"filters.{name}": dict(votes) for name, votes in self.votes.items()}
+        for name, seconds in self.seconds.items():
+            found[f"filters.{name}"]["milliseconds"] = round(1000 * seconds)
+        totals: Counter[str] = Counter()
+        for counts in self.shards.values():
+            totals.update(counts)
+        return found | {"decisions": dict(totals)}
 
     @classmethod
     def of(cls, shard: str, decisions: pa.Table) -> Self:
@@ -85,14 +103,23 @@ class Decide:
         path = decisions_path(self.output, part.shard.name)
         if files.exists(path):
             return Verdicts.of(part.shard.name, files.read_table(path, ["keep", "reason"]))
-        decisions = self.judge(part)
+        rows = self._read(part)
+        decisions = self._judge(rows)
         files.write_table(path, decisions)
-        return Verdicts.of(part.shard.name, decisions)
+        verdicts = Verdicts.of(part.shard.name, decisions)
+        verdicts.votes = {name: _count_votes(decisions[f"vote_{name}"], rows.usable) for name in self.fitted.names}
+        verdicts.seconds = dict(zip(self.filters, rows.seconds, strict=True))
+        return verdicts
 
     def judge(self, part: Part) -> pa.Table:
         """The decisions table of a shard: s rows, in the order of its samples."""
+        return self._judge(self._read(part))
+
+    def _read(self, part: Part) -> Rows:
+        return Rows.read(part, self.source, list(self.filters.values()), ["uid", "key"])
+
+    def _judge(self, rows: Rows) -> pa.Table:
         fitted = self.fitted
-        rows = Rows.read(part, self.source, list(self.filters.values()), ["uid", "key"])
         votes = fitted.votes(rows.scores, len(rows.usable))
         chances = self._probabilities.of(votes, rows.scores)
         probability, allowed = chances.probability, rows.usable & chances.candidates
@@ -139,3 +166,9 @@ class Decide:
         reasons = pa.array(words, pa.string()).take(pa.array(chosen, mask=kept))
         rejected = pc.binary_join_element_wise("rejected", rows.reject, ": ")
         return pc.if_else(pa.array(rows.usable), reasons, rejected)
+
+
+def _count_votes(votes: pa.ChunkedArray, usable: np.ndarray) -> Counter[str]:
+    """How often a filter said what of usable samples."""
+    found = votes.to_numpy()[usable]
+    return Counter({word: int((found == vote).sum()) for word, vote in (("keep", 1), ("drop", -1), ("abstain", 0))})

@@ -1,6 +1,7 @@
 """Where a worker scores: the GPU it has leased and the models it has loaded, all of them before any shard is read."""
 
 import contextlib
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,11 @@ class LoadError(Exception):
 
 
 class Workbench:
-    """A worker's GPU and models."""
+    """A worker's GPU and models.
+
+    Attributes:
+        loading: scorer -> seconds until its model was loaded.
+    """
 
     def __init__(self, device: str, wanted: Sequence[Wanted]) -> None:
         """Leases a GPU, where one is needed and there is any, and loads all models.
@@ -47,9 +52,12 @@ class Workbench:
         gpus = visible_gpus() if uses_gpu else []
         self._lease = lease(gpus) if gpus else None
         self._loaded: dict[str, LoadedScorer] = {}
+        self.loading: dict[str, float] = {}
         try:
             for one in wanted:
+                began = time.perf_counter()
                 self._loaded[one.folder] = LoadedScorer(one, self._load(one.name, one.scorer, device))
+                self.loading[one.name] = time.perf_counter() - began
         except BaseException:
             self.close()
             raise

@@ -19,7 +19,7 @@ import yaml
 
 from chaffinch.jobs.main import main
 from chaffinch.pipeline import batches, files
-from chaffinch.pipeline.batches import LoadedScorer, read_batches
+from chaffinch.pipeline.batches import LoadedScorer, ScoringError, read_batches
 from chaffinch.pipeline.feeds import Feed, Wanted
 from chaffinch.pipeline.measure import measure
 from chaffinch.pipeline.metadata import Metadata
@@ -298,7 +298,7 @@ class TestContract:
     @pytest.mark.parametrize("how", ["short", "long", "other", "more", "none", "square", "text"])
     def test_errors_name_scorer_and_column(self, scoring, how):
         kind = Wrong().kind
-        with pytest.raises(ValueError, match=rf"scorer {kind} wrote .*number"):
+        with pytest.raises(ScoringError, match=rf"shard 00000000: .*scorer {kind} wrote .*number"):
             scoring.run(Wrong(how))
 
     def test_arrow_arrays_in_chunks_are_fine(self, scoring):
@@ -322,7 +322,7 @@ class TestContract:
         wanted = [Wanted("counting", folder, counting)]
         spent = score(Engine(), tasks, scoring.source, wanted, 4, "cpu", str(tmp_path / "scratch"))
         assert spent.samples == 18
-        assert set(spent.seconds) == {"counting"}
+        assert set(spent.scorers) == {"counting"}
         assert Path(counting.note).read_text() == "loaded\n"
         assert find_tasks(shards, scoring.store, [folder]) == []
         assert os.listdir(tmp_path / "scratch") == []
