@@ -9,11 +9,12 @@ from chaffinch.jobs.console import Console
 from chaffinch.jobs.decide import run_decide, show
 from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.emit import run_emit
-from chaffinch.jobs.experiment import Experiment
+from chaffinch.jobs.experiment import Experiment, JobError
 from chaffinch.jobs.label.command import run_label
 from chaffinch.jobs.report.command import run_report
 from chaffinch.jobs.score import run_score
 from chaffinch.pipeline import files
+from chaffinch.pipeline.locks import LockError, holding
 from chaffinch.pipeline.runner import set_up_filesystems
 
 _STAGES = {
@@ -24,6 +25,9 @@ _STAGES = {
     "report": ("report",),
     "label": ("label",),
 }
+
+# What may run once at a time for one output. Scoring may run as often as one likes, and pages are one file each.
+_LOCKING = ("run", "decide", "emit")
 
 
 def run_command(
@@ -66,7 +70,17 @@ def run_command(
     if cut is None:  # many slices would list the store at once, and what they leave waits for whoever needs all of it
         files.remove_leftovers(experiment.output)
         files.remove_leftovers(experiment.config.store)
-    summary = None
+    if command not in _LOCKING:
+        return _run_stages(experiment, command)
+    try:
+        with holding(experiment.output, f"chaffinch {command} {config}"):
+            return _run_stages(experiment, command)
+    except LockError as error:
+        raise JobError(str(error)) from error
+
+
+def _run_stages(experiment: Experiment, command: str) -> dict[str, Any] | None:
+    console, summary = experiment.console, None
     emitted = _made_from(experiment) if command == "decide" else None
     for stage in _STAGES[command]:
         if stage == "score":

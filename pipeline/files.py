@@ -1,6 +1,7 @@
 """Files wherever they are: the local disk directly, anything else through Beam's filesystems."""
 
 import contextlib
+import functools
 import itertools
 import os
 import re
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from apache_beam.io.filesystems import FileSystems
 
 _BLOCK = 1 << 20
-_DAY = 24 * 3600
+_WEEK = 7 * 24 * 3600
 _numbers = itertools.count()
 _AS_IT_IS = "uncompressed"  # Beam would otherwise go by the name's ending
 _REPEATING = ("reject", "reason", "source_shard")
@@ -213,13 +214,31 @@ def writing(path: str) -> Iterator[BinaryIO]:
 
 def temporary_name(path: str) -> str:
     """A name that nobody else uses, beside a file; it tells which process to ask whether it is still in use."""
-    return f"{path}.{socket.gethostname()}-{os.getpid()}-{next(_numbers)}.partial"
+    return f"{path}.{_here()}-{os.getpid()}-{next(_numbers)}.partial"
+
+
+def _here() -> str:
+    """Names the processes that this one can see by their numbers."""
+    return f"{socket.gethostname()}-{process_space()}"
+
+
+@functools.cache
+def process_space() -> int:
+    """The namespace of processes: containers on one machine may share its name, and then their numbers mean others.
+
+    Returns:
+        A number; 0 where the system does not tell.
+    """
+    with contextlib.suppress(OSError):
+        return os.stat("/proc/self/ns/pid").st_ino
+    return 0
 
 
 def remove_leftovers(folder: str) -> None:
     """Removes what processes that were killed on this machine left half written below a folder.
 
-    Those of other machines go when they are a day old: nothing tells whether their process still writes.
+    Those of other machines and containers go when nobody has written to them for a week: nothing tells whether their
+    process still lives.
     """
     if not is_local(folder):
         return  # an object appears whole or not at all
@@ -227,14 +246,15 @@ def remove_leftovers(folder: str) -> None:
         path = os.path.join(folder, name + ".partial")
         match = _TEMPORARY.search(path)
         with contextlib.suppress(OSError):
-            here = match is not None and path[: match.start()].endswith("." + socket.gethostname())
+            here = match is not None and path[: match.start()].endswith("." + _here())
             if match and (
-                not _is_alive(int(match["process"])) if here else time.time() - os.path.getmtime(path) > _DAY
+                not is_alive(int(match["process"])) if here else time.time() - os.path.getmtime(path) > _WEEK
             ):
                 os.unlink(path)
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -9,6 +9,8 @@ import queue
 import signal
 import subprocess
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +18,7 @@ from typing import Any
 
 from chaffinch.pipeline import files
 
+_WATCH_SECONDS = 0.2
 _PROGRAM = "import sys; from chaffinch.pipeline.workers import serve; serve(sys.argv[1:])"
 
 
@@ -105,6 +108,7 @@ def serve(beam_options: Sequence[str]) -> None:
         from apache_beam.options.pipeline_options import PipelineOptions
 
         FileSystems.set_options(PipelineOptions(list(beam_options)))
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides what an interrupt means
     with os.fdopen(os.dup(0), "rb") as requests, os.fdopen(os.dup(1), "wb") as replies:
         os.dup2(2, 1)  # whatever prints must not end up between the replies
@@ -120,6 +124,13 @@ def serve(beam_options: Sequence[str]) -> None:
                 reply = (False, error)
             pickle.dump(reply, replies, protocol=5)
             replies.flush()
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process soon after the one that started it, in the middle of its work: the next run may want others."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(1)
 
 
 @functools.lru_cache(maxsize=1)

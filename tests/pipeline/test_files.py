@@ -120,16 +120,19 @@ class TestLeftovers:
         path.parent.mkdir(parents=True, exist_ok=True)
         host = socket.gethostname()
         alive = Path(files.temporary_name(str(path)))
-        gone = Path(f"{path}.{host}-{dead}-140000000000000.partial")
+        gone = Path(f"{path}.{host}-{files.process_space()}-{dead}-140000000000000.partial")
+        contained = Path(f"{path}.{host}-{files.process_space() + 1}-{dead}-140000000000000.partial")
         elsewhere = Path(f"{path}.other-{host}-{dead}-140000000000000.partial")
         old = Path(f"{path}.farther-{host}-{dead}-140000000000000.partial")
         strangers = [path, path.with_name("notes.partial"), path.with_name("a-1-2.part")]
-        for one in [alive, gone, elsewhere, old, *strangers]:
+        for one in [alive, gone, contained, elsewhere, old, *strangers]:
             one.write_bytes(b"half")
-        for one in [old, *strangers]:
+        for one in [contained, elsewhere]:
             os.utime(one, (time.time() - 2 * 24 * 3600,) * 2)
+        for one in [old, *strangers]:
+            os.utime(one, (time.time() - 8 * 24 * 3600,) * 2)
         files.remove_leftovers(str(tmp_path))
-        assert set(path.parent.iterdir()) - {path.parent / "scores"} == {alive, elsewhere, *strangers}
+        assert set(path.parent.iterdir()) - {path.parent / "scores"} == {alive, contained, elsewhere, *strangers}
 
 
 class TestListing:
