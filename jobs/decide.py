@@ -47,7 +47,7 @@ def run_decide(experiment: Experiment) -> dict[str, Any]:
         require_scored(experiment, side, found)
     pools = [experiment.pool(side, found) for side, found in zip(experiment.sides, folders, strict=True)]
     frozen = _read_frozen(experiment)
-    files.write_bytes(files.join(experiment.output, "config.yaml"), config.dump().encode())
+    before = _kept_before(experiment.output)
     tables = {shard.name: decisions_path(experiment.output, shard.name) for shard in config.shards}
 
     def finished() -> set[str]:
@@ -76,7 +76,7 @@ def run_decide(experiment: Experiment) -> dict[str, Any]:
         timing["filters"] = {name: round(seconds, 3) for name, seconds in verdicts.seconds.items()}
     diagnosis = state.get("diagnosis", {})
     summary = summarise(verdicts, state["filters"]) | summarise_diagnosis(diagnosis)
-    before = _kept_before(experiment.output)
+    files.write_bytes(files.join(experiment.output, "config.yaml"), config.dump().encode())
     if before is not None and before != summary["kept"]:
         experiment.console.say(f"kept {summary['kept']} samples; before, it was {before}")
     files.write_bytes(files.join(experiment.output, "summary.json"), (json.dumps(summary, indent=1) + "\n").encode())

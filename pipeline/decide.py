@@ -27,8 +27,9 @@ def decide(
 ) -> tuple[Verdicts, Mapping[str, Any]]:
     """Judges a pool: writes fitted.json and a decisions table per shard.
 
-    A run that was stopped goes on where it was: fitted.json is only there once older decisions are gone, and decisions
-    are only written once it is there.
+    Earlier decisions stay until everything is learned, so that a judgement that fails costs nothing. A run that was
+    stopped goes on where it was: fitted.json is only there once older decisions are gone, and decisions are only written
+    once it is there. What counts them, summary.json, goes first, so that nobody takes it for the new ones'.
 
     Args:
         engine: where to run.
@@ -50,9 +51,6 @@ def decide(
     if state.get("made_from") != made_from or state.get("rows_from") != rows_from:
         # Repeats depend on the tables alone, not on what is asked of them.
         known = _repeats(state) if state.get("rows_from") == rows_from else None
-        files.remove(path)
-        for name in sorted(files.names_below(files.join(output, "decisions"))):
-            files.remove(files.join(output, "decisions", name))
 
         def count(label: str, parts: Sequence[Part], function: Callable[[Part], Any]) -> Any:
             return add_up(engine, label, parts, function, output)
@@ -61,6 +59,10 @@ def decide(
         repeated = {name: list(rows) for name, rows in learned.repeated.items()}
         state = {"made_from": made_from, "rows_from": rows_from, "repeated": repeated, **learned.report}
         state["judgement"] = learned.fitted.state()
+        files.remove(files.join(output, "summary.json"))
+        files.remove(path)
+        for name in sorted(files.names_below(files.join(output, "decisions"))):
+            files.remove(files.join(output, "decisions", name))
         files.write_bytes(path, (json.dumps(state, indent=1) + "\n").encode())
         fitted = learned.fitted
     else:

@@ -27,7 +27,7 @@ PROGRAM = [sys.executable, "-m", "chaffinch.jobs.main"]
 # What is there once a stage has begun, and what is not before it has ended.
 MOMENTS = {
     "score": ("store/scores/pictures-*/*.parquet", 3),
-    "fit": ("config.yaml", 1),
+    "fit": ("store/stamps/*", 12),
     "decide": ("decisions/*.parquet", 2),
     "emit": ("shards/*.tar", 5),
 }
