@@ -1,6 +1,7 @@
 """Batches: consecutive samples of a shard, read and decoded ahead of the scorers, each picture once for all of them."""
 
 import os
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -59,13 +60,14 @@ Parts = Mapping[str, tuple[list[int], Batch, dict[int, str]]]
 
 @dataclass
 class _Loaded:
-    """One sample on its way: what each of its scorers prepared of it, or why a scorer cannot use it."""
+    """One sample on its way: what each of its scorers prepared of it in how long, or why a scorer cannot use it."""
 
     row: int
     uid: str
     caption: str
     prepared: dict[str, Any] = field(default_factory=dict)
     rejects: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def read_batches(
     scorers: Sequence[LoadedScorer],
     batch_size: int,
     feeds: Mapping[str, Feed],
+    preparing: dict[str, float] | None = None,
 ) -> Iterator[Parts]:
     """Reads a shard as batches of consecutive rows, a few batches ahead of whoever consumes them.
 
@@ -112,6 +115,7 @@ def read_batches(
         scorers: the scorers to read for.
         batch_size: rows of the samples table in a batch; rejected and skipped ones leave theirs smaller.
         feeds: folder -> the columns its scorer reads, and its rows.
+        preparing: folder -> seconds of a core in `prepare`; added to.
 
     Yields:
         What each scorer gets.
@@ -136,9 +140,9 @@ def read_batches(
                 takers = [(place, [one for one in scorers if feeds[one.folder].rows[place.row]]) for place in chunk]
                 ahead.append([threads.submit(_load, handle, place, some) for place, some in takers if some])
                 if len(ahead) > _BATCHES_AHEAD:
-                    yield _collect(ahead.popleft(), scorers, feeds)
+                    yield _collect(ahead.popleft(), scorers, feeds, preparing)
             while ahead:
-                yield _collect(ahead.popleft(), scorers, feeds)
+                yield _collect(ahead.popleft(), scorers, feeds, preparing)
     finally:
         os.close(handle)
 
@@ -188,6 +192,7 @@ def _load(handle: int, place: _Location, scorers: Sequence[LoadedScorer]) -> _Lo
     except SampleError as error:
         loaded.rejects = {one.folder: str(error) for one in sharing}
     for one in readers:
+        began = time.thread_time()
         try:
             if one.scorer.decodes:
                 loaded.prepared[one.folder] = one.scorer.prepare_file(file, one.model)
@@ -200,6 +205,7 @@ def _load(handle: int, place: _Location, scorers: Sequence[LoadedScorer]) -> _Lo
                 raise
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise ScoringError(f"scorer {one.wanted.name} failed on sample {place.key}: {reason}") from error
+        loaded.seconds[one.folder] = time.thread_time() - began
     return loaded
 
 
@@ -218,8 +224,17 @@ def _read(handle: int, span: tuple[int, int]) -> bytes:
     return b"".join(parts)
 
 
-def _collect(futures: Sequence[Future[_Loaded]], scorers: Sequence[LoadedScorer], feeds: Mapping[str, Feed]) -> Parts:
+def _collect(
+    futures: Sequence[Future[_Loaded]],
+    scorers: Sequence[LoadedScorer],
+    feeds: Mapping[str, Feed],
+    preparing: dict[str, float] | None,
+) -> Parts:
     samples = [future.result() for future in futures]
+    if preparing is not None:
+        for sample in samples:
+            for folder, seconds in sample.seconds.items():
+                preparing[folder] = preparing.get(folder, 0.0) + seconds
     collected = {}
     for one in scorers:
         usable = [sample for sample in samples if one.folder in sample.prepared and one.folder not in sample.rejects]

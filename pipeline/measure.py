@@ -58,8 +58,9 @@ def measure(
             builders[folder].copy(feed.known, feed.copied)
     readers = [one for one in scorers if one.reads_samples and feeds[one.folder].rows.any()]
     others = [one for one in scorers if not one.reads_samples]
+    preparing: dict[str, float] = {}
     batches = itertools.chain(
-        read_batches(path, samples, readers, batch_size, feeds) if readers else (),
+        read_batches(path, samples, readers, batch_size, feeds, preparing) if readers else (),
         column_batches(samples, others, batch_size, feeds) if others else (),
     )
     for parts in batches:
@@ -76,6 +77,8 @@ def measure(
                 seconds = time.perf_counter() - began
                 effort.merge(Effort(len(batch), 0, batch_size, seconds))
                 watch_batch(one.wanted.name, seconds, len(batch) / batch_size)
+    for one in scorers:
+        spent.effort(one.wanted.name).preparing += preparing.get(one.folder, 0.0)
     return {one.folder: one.wanted.mark(builders[one.folder].finish()) for one in scorers}
 
 

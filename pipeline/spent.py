@@ -16,12 +16,14 @@ class Effort:
         rejects: samples that it could not use, beyond those that nobody can.
         places: samples for which the batches that it got had room, which is run.batch_size each.
         seconds: in its `score`, over all workers.
+        preparing: seconds of a core in its `prepare`, in threads beside `score`.
     """
 
     samples: int = 0
     rejects: int = 0
     places: int = 0
     seconds: float = 0.0
+    preparing: float = 0.0
 
     @property
     def fill(self) -> float | None:
@@ -34,6 +36,7 @@ class Effort:
         self.rejects += other.rejects
         self.places += other.places
         self.seconds += other.seconds
+        self.preparing += other.preparing
         return self
 
 
@@ -95,6 +98,7 @@ class Spent:
                 "samples": effort.samples,
                 "rejects": effort.rejects,
                 "seconds": round(effort.seconds, 3),
+                "preparing_seconds": round(effort.preparing, 3),
                 "loading_seconds": round(self.loading.get(name, 0.0), 3),
                 "batch_fill": None if effort.fill is None else round(effort.fill, 3),
             }
