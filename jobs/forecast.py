@@ -138,7 +138,7 @@ class Forecast:
 
     @property
     def tables(self) -> dict[str, int]:
-        """ "samples" and scorers -> bytes of their tables of both sides."""
+        """Scorers and "samples" -> bytes of their tables of both sides."""
         found: dict[str, int] = {}
         for side in self.sides.values():
             for name, size in side.tables.items():
@@ -147,7 +147,7 @@ class Forecast:
 
     @property
     def written(self) -> dict[str, int]:
-        """ "decisions" and "shards" -> bytes below the output; empty where not known."""
+        """Bytes below the output of "decisions" and "shards"; empty where not known."""
         return {name: round(self.sides["input"].factor * size) for name, size in self.output.items()}
 
     @property
