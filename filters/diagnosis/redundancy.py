@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from chaffinch.filters.diagnosis.refits import Refits
-from chaffinch.filters.label_models.opinions import excess_correlation, opinion_weights
+from chaffinch.filters.label_models.echoes import excess_correlation
+from chaffinch.filters.label_models.opinions import opinion_weights
 
 _MOST_SAMPLES_CHECKED = 20_000  # where the label model has not looked for it
 

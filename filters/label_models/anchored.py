@@ -6,10 +6,11 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 
+from chaffinch.filters.label_models.echoes import copied_from, excess_correlation
 from chaffinch.filters.label_models.evidence import Evidence, Votes
 from chaffinch.filters.label_models.label_model import LabelModel
 from chaffinch.filters.label_models.mixture import Tally, check_reference, given_drop, given_keep, one_share
-from chaffinch.filters.label_models.opinions import copied_from, excess_correlation, opinion_weights
+from chaffinch.filters.label_models.opinions import opinion_weights
 from chaffinch.filters.label_models.shares import Counted, Draw, best_samples, resample, share_and_interval
 from chaffinch.filters.label_models.tables import Table, count_batches, read_votes
 from chaffinch.filters.label_models.votes import count_patterns, merge_patterns, vote_classes

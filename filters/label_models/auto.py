@@ -9,6 +9,7 @@ import numpy as np
 
 from chaffinch.filters.label_models.anchored import Anchored
 from chaffinch.filters.label_models.dawid_skene import DawidSkene
+from chaffinch.filters.label_models.echoes import copied_from
 from chaffinch.filters.label_models.evidence import Evidence, Votes
 from chaffinch.filters.label_models.flying_squid import FlyingSquid
 from chaffinch.filters.label_models.foretelling import Foretelling, Losses, Measure, ReferenceRisk, label_losses
@@ -16,7 +17,6 @@ from chaffinch.filters.label_models.label_model import LabelModel
 from chaffinch.filters.label_models.learned import own_order
 from chaffinch.filters.label_models.majority import Majority
 from chaffinch.filters.label_models.metal import Metal
-from chaffinch.filters.label_models.opinions import copied_from
 from chaffinch.filters.label_models.tables import Table, read_votes
 from chaffinch.filters.label_models.votes import count_patterns, merge_patterns, vote_classes
 from chaffinch.filters.label_models.weighted_majority import WeightedMajority

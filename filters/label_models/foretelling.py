@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chaffinch.filters.label_models.echoes import copied_from, excess_correlation
 from chaffinch.filters.label_models.evidence import Evidence, Labelled, Votes
 from chaffinch.filters.label_models.expectation import expect, maximise
 from chaffinch.filters.label_models.label_model import LabelModel
-from chaffinch.filters.label_models.opinions import copied_from, excess_correlation, opinion_weights, worth_discounting
+from chaffinch.filters.label_models.opinions import opinion_weights, worth_discounting
 from chaffinch.filters.label_models.votes import vote_classes
 
 _FOLDS = 3

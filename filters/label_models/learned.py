@@ -7,8 +7,9 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 
+from chaffinch.filters.label_models.echoes import copied_from, excess_correlation
 from chaffinch.filters.label_models.label_model import LabelModel
-from chaffinch.filters.label_models.opinions import copied_from, excess_correlation, opinion_weights, worth_discounting
+from chaffinch.filters.label_models.opinions import opinion_weights, worth_discounting
 from chaffinch.filters.label_models.votes import merge_patterns, vote_classes
 
 

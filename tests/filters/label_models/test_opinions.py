@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chaffinch.filters.label_models.common_cause import PairMoments, loadings, residual_variance
-from chaffinch.filters.label_models.opinions import copied_from, excess_correlation, opinion_weights
+from chaffinch.filters.label_models.echoes import copied_from, excess_correlation
+from chaffinch.filters.label_models.opinions import opinion_weights
 from chaffinch.filters.label_models.votes import count_patterns
 
 
@@ -234,3 +235,18 @@ def test_weights_are_shares_and_a_row_depends_on_no_other(seed):
     order = rng.permutation(6)
     turned = opinion_weights(correlation[np.ix_(order, order)], voting[:, order])
     np.testing.assert_allclose(turned, weights[:, order], atol=1e-12)
+
+
+def test_two_that_meet_on_easy_samples_are_right_there_and_no_echoes():
+    rng = np.random.default_rng(3)
+    truth = rng.choice([-1, 1], 3000)
+    easy = np.arange(3000) < 300
+    accuracies = np.array([0.8, 0.75, 0.7, 0.75, 0.8, 0.7])
+    right = rng.random((3000, 6)) < np.where(easy[:, None], 0.99, accuracies)
+    votes = np.where(right, truth[:, None], -truth[:, None]).astype(np.int8)
+    votes[300:2000, 0] = 0
+    votes[2000:, 1] = 0
+    assert not apart(excess(votes)).any()
+    votes[:300, 0] = np.where(rng.random(300) < 0.7, truth[:300], -truth[:300])  # wrong there, and both alike
+    votes[:300, 1] = votes[:300, 0]
+    assert np.flatnonzero(excess(votes)[0] > 0.5).tolist() == [0, 1]

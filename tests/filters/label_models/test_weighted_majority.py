@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from chaffinch.filters.label_models import WeightedMajority
+from chaffinch.filters.label_models import Majority, WeightedMajority
 from chaffinch.filters.label_models.votes import count_patterns
 
 
@@ -68,7 +68,7 @@ def test_a_general_optimiser_finds_no_better_accuracies():
 @pytest.mark.parametrize("prior", [(0.5, 0.5), (0.8, 0.2), (0.5, 0.3, 0.2)])
 def test_recovers_what_was_planted(prior):
     accuracies = np.array([0.95, 0.85, 0.8, 0.7, 0.6])
-    votes, truth = planted(20_000, accuracies, prior=prior)
+    votes, truth = planted(50_000, accuracies, prior=prior)
     model = WeightedMajority(classes=len(prior)).fit(votes)
     np.testing.assert_allclose(model.accuracy_, accuracies, atol=0.02)
     np.testing.assert_allclose(model.class_prior_, prior if len(prior) > 2 else prior[1], atol=0.02)
@@ -144,3 +144,70 @@ def test_patterns_that_the_fit_has_not_seen_are_judged_too():
     patterns, counts = count_patterns(votes)
     model = WeightedMajority().fit_patterns(patterns[:-1], counts[:-1])
     assert model.predict_proba(patterns[-1:])[0] > 0.75  # all three keep
+
+
+def small_crowds(among=(0.5, 0.7, 0.8, 0.95), groups=40, workers=8, items=20, seed=0):
+    """Votes of crowds of which each has items of its own, the (n,) truth, and the (m,) accuracies of all workers."""
+    rng = np.random.default_rng(seed)
+    truth = rng.choice([-1, 1], groups * items)
+    accuracies = rng.choice(among, groups * workers)
+    votes = np.zeros((len(truth), len(accuracies)), np.int8)
+    for source, accuracy in enumerate(accuracies):
+        mine = slice(source // workers * items, (source // workers + 1) * items)
+        votes[mine, source] = np.where(rng.random(items) < accuracy, truth[mine], -truth[mine])
+    return votes, truth, accuracies
+
+
+def decided(model, votes):
+    """The (n,) class that is more probable; 0 for a tie."""
+    return np.sign(np.round(model.fit(votes).predict_proba(votes) - 0.5, 9))
+
+
+def test_crowds_that_never_meet_are_not_turned_around_one_by_one():
+    votes, truth, accuracies = small_crowds()
+    model = WeightedMajority()
+    right = (decided(model, votes) == truth).mean()
+    assert right > (decided(Majority(), votes) == truth).mean() + 0.02
+    assert np.corrcoef(model.accuracy_, accuracies)[0, 1] > 0.75
+
+
+def test_accuracies_found_from_few_votes_are_drawn_together():
+    votes, _, accuracies = small_crowds(among=(0.75, 0.8, 0.85))
+    drawn = WeightedMajority().fit(votes).accuracy_
+    as_found = WeightedMajority(smoothing=0).fit(votes).accuracy_
+    assert np.square(drawn - accuracies).mean() < 0.5 * np.square(as_found - accuracies).mean()
+    many, _ = planted(50_000, [0.9, 0.8, 0.7, 0.6])
+    np.testing.assert_allclose(
+        WeightedMajority().fit(many).accuracy_, WeightedMajority(smoothing=0).fit(many).accuracy_, atol=1e-3
+    )
+
+
+def test_rules_that_only_ever_cast_one_vote_are_judged_by_where_they_contradict_each_other():
+    rng = np.random.default_rng(5)
+    truth = rng.choice([-1, 1], 4000)
+    votes = np.zeros((4000, 8), np.int8)
+    for rule, precision in enumerate([0.95, 0.9, 0.9, 0.85, 0.95, 0.9, 0.6, 0.6]):
+        side = 1 if rule % 2 else -1
+        rate = np.where(truth == side, precision, 1 - precision) * 0.5
+        votes[:, rule] = np.where(rng.random(4000) < rate, side, 0)
+    model = WeightedMajority()
+    seen = votes.any(axis=1)
+    right = (decided(model, votes) == truth)[seen].mean()
+    assert right >= (decided(Majority(), votes) == truth)[seen].mean() + 0.02
+    assert model.class_prior_ == 0.5
+    assert "equal shares" in model.prior_unknown
+    assert max(model.accuracy_[6:]) < min(model.accuracy_[:6])
+
+
+def test_a_class_prior_about_which_sources_contradict_each_other_is_not_known():
+    votes, _ = planted(5000, [0.9, 0.85, 0.8, 0.75], prior=(0.7, 0.3))
+    known = WeightedMajority().fit(votes)
+    assert known.prior_unknown is None
+    assert known.class_prior_ == pytest.approx(0.3, abs=0.02)
+    rng = np.random.default_rng(2)
+    leaning = votes.copy()
+    leaning[:, 2] = np.where((votes[:, 2] == 1) & (rng.random(5000) < 0.4), -1, votes[:, 2])
+    model = WeightedMajority().fit(leaning)
+    assert model.class_prior_ == 0.5
+    assert "contradict" in model.prior_unknown
+    assert WeightedMajority(class_prior=0.3).fit(leaning).prior_unknown is None
