@@ -21,6 +21,7 @@ _COMMANDS = {
     "report": "one self-contained report.html",
     "label": "one self-contained label.html: samples to keep or drop by hand, whose answers `labels:` takes",
     "train": "train a CLIP on shards; goes on where it was stopped",
+    "doctor": "is everything in place, here and where the workers are? one line per check",
     "plan": "what will it cost? tries some shards; also sample=N shards, workers=N,M,... to forecast for",
 }
 
@@ -114,6 +115,11 @@ def _run(options: argparse.Namespace, console: Console, beam_options: tuple[str,
         from chaffinch.jobs.plan import run_plan
 
         run_plan(options.config, options.settings, console, beam_options)
+        return DONE
+    if options.command == "doctor":
+        from chaffinch.jobs.doctor import run_doctor
+
+        run_doctor(options.config, options.settings, console, beam_options)
         return DONE
     # Beam takes a second to import; `kinds` and errors on the command line need not wait for it.
     from chaffinch.jobs.run import run_command

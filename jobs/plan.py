@@ -76,7 +76,7 @@ def run_plan(
         forecast = Forecast(sides, start_up, _place(experiment, before), _devices(experiment), output, kept)
     finally:
         files.remove_below(scratch)
-    workers = sorted({*own["workers"], *([] if "workers" in _names(settings) else [whole.sections.run.workers])})
+    workers = sorted({*own["workers"], *([] if "workers" in _names(settings) else [whole.sections.run.choice.at_once])})
     figures = forecast.summary(workers)
     scored = _scored(Experiment(whole, console, beam_options).sides[0])
     console.result(json.dumps(figures) if console.json else _show(figures, forecast, scored))
@@ -112,15 +112,21 @@ def _shrink(config: Config, scratch: str, sample: int) -> Config:
     if keep.count is not None:
         share = sum(one.size for one in shards) / max(sum(one.size for one in config.shards), 1)
         keep = KeepSection(count=round(keep.count * share), uncovered=keep.uncovered, seed=keep.seed)
-    run = config.sections.run.model_copy(update={"workers": 1, "max_rejected": 1.0, "slice": None})
+    run = config.sections.run.model_copy(update={"runner": "local", "workers": 1, "max_rejected": 1.0, "slice": None})
     changed = {"output": scratch, "store": files.join(scratch, "store"), "run": run, "keep": keep}
     sections = config.sections.model_copy(update=changed)
     return dataclasses.replace(config, sections=sections, shards=shards, reference=reference)
 
 
 def _draw(shards: Sequence[Shard], sample: int) -> list[Shard]:
-    """Some shards, by a fixed seed and in their order."""
-    chosen = random.Random(_SEED).sample(range(len(shards)), min(sample, len(shards)))
+    """Some shards, by a fixed seed and in their order; large ones are drawn sooner, for they are most of the pool.
+
+    Source: weighted sampling without replacement, Efraimidis and Spirakis 2006, "Weighted random sampling with a
+        reservoir".
+    """
+    source = random.Random(_SEED)
+    waits = [source.expovariate(max(one.size, 1)) for one in shards]
+    chosen = sorted(range(len(shards)), key=waits.__getitem__)[:sample]
     return [shards[number] for number in sorted(chosen)]
 
 

@@ -1,15 +1,18 @@
 """Devices: which class a run will measure on, which of several GPUs is meant by cuda, and what a lack of memory is.
 
-Torch is imported only where a GPU beyond the first is used.
+Torch is imported only where a GPU beyond the first is used, or GPUs are to be described.
 """
 
 import contextlib
 import gc
 import glob
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 # What a lack of memory is called where an error's class does not tell: by CUDA's libraries, onnxruntime and torch.
 _SHORTAGES = (
@@ -46,6 +49,41 @@ def device_class(setting: str) -> str:
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     hidden = first in ("", "-1", "NoDevFiles")
     return "cuda" if not hidden and glob.glob("/dev/nvidia[0-9]*") else "cpu"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as torch sees it.
+
+    Attributes:
+        name: its model.
+        memory: bytes.
+        free: bytes that nobody uses now.
+        driver: version of the NVIDIA driver, "" where nvidia-smi does not tell.
+    """
+
+    name: str
+    memory: int
+    free: int
+    driver: str
+
+
+def describe_gpus() -> list[Gpu]:
+    """The GPUs that torch can use in this process; none where it cannot use any, for whatever reason."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    program, driver = shutil.which("nvidia-smi"), ""
+    if program:
+        query = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+        lines = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
+        driver = lines[0] if lines else ""
+    found = []
+    for position in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(position)
+        found.append(Gpu(torch.cuda.get_device_name(position), total, free, driver))
+    return found
 
 
 def gpu_position() -> int:
