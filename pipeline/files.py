@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -86,11 +86,26 @@ def listing(pattern: str) -> list[FileInfo]:
         matches = re.compile(_filesystems().get_filesystem(pattern).translate_pattern(pattern)).match
         fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
         return _stated(path for path in _walk(os.path.dirname(fixed)) if matches(path))
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError), _plain_errors(pattern):
         found = _filesystems().match([pattern])[0].metadata_list
         infos = (FileInfo(entry.path, entry.size_in_bytes, entry.last_updated_in_seconds or 0.0) for entry in found)
         return sorted(infos, key=lambda info: info.path)
     return []
+
+
+@contextlib.contextmanager
+def _plain_errors(path: str) -> Iterator[None]:
+    """Turns what Beam's filesystems raise into OSErrors that name the path: each has errors of its own."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        cause: Any = error
+        while details := getattr(cause, "exception_details", None):  # one within the other
+            cause = next(iter(details.values()))
+        told = str(cause) or type(cause).__name__
+        raise OSError(told if "://" in told else f"{path}: {told}") from error
 
 
 def listing_below(folder: str, ending: str = "") -> list[FileInfo]:
@@ -143,7 +158,10 @@ def names_below(folder: str, ending: str = "") -> set[str]:
 
 def exists(path: str) -> bool:
     """Whether there is a file or folder of this name."""
-    return os.path.exists(path) if is_local(path) else _filesystems().exists(path)
+    if is_local(path):
+        return os.path.exists(path)
+    with _plain_errors(path):
+        return _filesystems().exists(path)
 
 
 def read_bytes(path: str) -> bytes:
@@ -160,12 +178,8 @@ def open_binary(path: str) -> BinaryIO:
     """
     if is_local(path):
         return open(path, "rb")
-    try:
+    with _plain_errors(path):
         return _filesystems().open(path, compression_type=_AS_IT_IS)
-    except OSError:
-        raise
-    except Exception as error:  # each of Beam's filesystems has errors of its own, such as that of S3 for a 403
-        raise OSError(f"{path}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -207,9 +221,28 @@ def writing(path: str) -> Iterator[BinaryIO]:
     with tempfile.TemporaryFile(prefix="chaffinch-") as whole:
         yield whole
         whole.seek(0)
-        with _filesystems().create(path, compression_type=_AS_IT_IS) as sink:
-            while block := whole.read(_BLOCK):
-                sink.write(block)
+        _put(path, whole)
+
+
+def _put(path: str, whole: BinaryIO) -> None:
+    """Writes an object from a local file."""
+    filesystem = _filesystems().get_filesystem(path)
+    if path.startswith("s3://"):
+        from chaffinch.pipeline.s3 import put
+
+        put(filesystem._options, path, whole)
+        return
+    sink = filesystem.create(path, compression_type=_AS_IT_IS)
+    try:
+        while block := whole.read(_BLOCK):
+            sink.write(block)
+    except BaseException:
+        # To close it would end the upload as if it were whole; nothing else ends it, so it has to go afterwards.
+        with contextlib.suppress(Exception):
+            sink.close()
+        remove(path)
+        raise
+    sink.close()
 
 
 def temporary_name(path: str) -> str:
@@ -280,8 +313,9 @@ def remove(path: str) -> None:
     """Removes a file; it is no error if there is none."""
     if is_local(path):
         Path(path).unlink(missing_ok=True)
-    elif _filesystems().exists(path):
-        _filesystems().delete([path])
+    elif exists(path):
+        with _plain_errors(path):
+            _filesystems().delete([path])
 
 
 def remove_below(folder: str) -> None:
@@ -289,7 +323,8 @@ def remove_below(folder: str) -> None:
     if is_local(folder):
         shutil.rmtree(folder, ignore_errors=True)
     elif found := [info.path for info in listing_below(folder)]:
-        _filesystems().delete(found)
+        with _plain_errors(folder):
+            _filesystems().delete(found)
 
 
 def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
