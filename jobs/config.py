@@ -23,6 +23,7 @@ from chaffinch.pipeline import files
 from chaffinch.pipeline.labels import Labels
 from chaffinch.pipeline.metadata import Metadata
 from chaffinch.pipeline.order import Order
+from chaffinch.pipeline.runners import SettingError
 from chaffinch.pipeline.shards import Shard, find_shards
 from chaffinch.pipeline.slices import Slice
 from chaffinch.scoring.neighbours import Neighbours
@@ -89,6 +90,8 @@ class Config:
         content["store"] = self.store
         if self.sections.train is None:
             del content["train"]
+        for name in {"prism", "flink", "dataflow"} - {self.sections.run.runner}:
+            del content["run"][name]
         rules = ("fraction", "probability", "count")
         content["keep"] = {k: v for k, v in content["keep"].items() if k not in rules or v is not None}
         for part, entries in (("scorers", self.scorers), ("filters", self.filters)):
@@ -131,6 +134,7 @@ def load_config(path: str, overrides: list[str], is_fitted: bool = False) -> Con
         raise document.error(("scorers",), str(error)) from error
     _check_ranges_by_labels(document, filters, order, sections.labels is not None or is_fitted)
     _check_places(document, sections)
+    _check_runner(document, sections)
     shards = list_shards(document, ("input",), sections.input)
     reference = [] if sections.reference is None else list_shards(document, ("reference",), sections.reference)
     labels = None if sections.labels is None else read_labels(sections.labels)
@@ -149,6 +153,21 @@ def _check_places(document: Document, sections: Sections) -> None:
             if f"{output.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/"):
                 problem = f"lies inside the {which} {place!r}, and what is written would be read by the next run"
                 raise document.error(("output",), f"{sections.output!r} {problem}; choose another place")
+
+
+def _check_runner(document: Document, sections: Sections) -> None:
+    """Refuses a runner that lacks settings, and Dataflow where its workers could not see a place."""
+    try:
+        sections.run.choice.check()
+    except SettingError as error:
+        raise document.error(("run", *error.place), str(error)) from error
+    if sections.run.runner != "dataflow":
+        return
+    for name in ("input", "reference", "store", "output"):
+        given = getattr(sections, name)
+        for place in [given] if isinstance(given, str) else given or []:
+            if "://" not in place:
+                raise document.error((name,), f"{place!r} is on this machine, and Dataflow's are others; take gs://...")
 
 
 def _kind(document: Document, place: Place, kind: str, known: Mapping[str, type[Any]]) -> type[Any]:

@@ -20,6 +20,7 @@ from chaffinch.jobs.side import Side
 from chaffinch.pipeline import files
 from chaffinch.pipeline.judgement import Judgement, Pool
 from chaffinch.pipeline.runner import Engine, add_up
+from chaffinch.pipeline.runners import unreachable
 from chaffinch.pipeline.store import Store
 from chaffinch.scoring.devices import device_class
 
@@ -35,7 +36,7 @@ class Experiment:
     Attributes:
         config: the config.
         console: where messages go.
-        beam_options: what followed `--` on the command line.
+        beam_options: what followed `--` on the command line; it wins over what the config says.
         fitted: a fitted.json whose numbers are to be used unchanged, or None.
     """
 
@@ -52,7 +53,11 @@ class Experiment:
     @cached_property
     def engine(self) -> Engine:
         """Where Beam runs."""
-        return Engine(self.config.sections.run.workers, self.beam_options)
+        choice = self.config.sections.run.choice
+        options = (*choice.beam_options(), *self.beam_options)
+        if problem := unreachable(options):
+            raise JobError(problem)
+        return Engine(choice.at_once, options, in_processes=choice.runner == "processes")
 
     @cached_property
     def sides(self) -> list[Side]:

@@ -16,6 +16,7 @@ from chaffinch.jobs.score import run_score
 from chaffinch.pipeline import files
 from chaffinch.pipeline.locks import LockError, holding
 from chaffinch.pipeline.runner import set_up_filesystems
+from chaffinch.pipeline.runners import named_runner, refuse, unknown_options
 
 _STAGES = {
     "run": ("score", "decide", "emit", "report"),
@@ -59,6 +60,7 @@ def run_command(
         raise ConfigError(
             "command line: fitted= has no meaning for score; it goes with decide, emit, report, label and run"
         )
+    _check_beam_options(beam_options, console)
     set_up_filesystems(beam_options)
     experiment = Experiment(load_config(config, overrides, fitted is not None), console, beam_options, fitted)
     cut = experiment.config.slice
@@ -77,6 +79,16 @@ def run_command(
             return _run_stages(experiment, command)
     except LockError as error:
         raise JobError(str(error)) from error
+
+
+def _check_beam_options(beam_options: tuple[str, ...], console: Console) -> None:
+    """Refuses runners that lose data, and warns of options that nobody may ever read."""
+    try:
+        refuse(named_runner(beam_options))
+    except ValueError as error:
+        raise ConfigError(f"command line: {error}") from error
+    for message in unknown_options(beam_options):
+        console.warn(message)
 
 
 def _run_stages(experiment: Experiment, command: str) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from chaffinch.filters.dropped_sources import DropSources
+from chaffinch.pipeline.runners import Choice, DataflowSettings, FlinkSettings, PrismSettings, Runner, refuse
 from chaffinch.pipeline.slices import Slice
 from chaffinch.scoring.light.recipe import LightRecipe
 from chaffinch.scoring.training.recipe import ClassifierRecipe, Recipe
@@ -85,12 +86,19 @@ class LabelSection(_Section):
 
 
 class RunSection(_Section):
-    """`run:` where and how; nothing here but batch_size and device changes a number."""
+    """`run:` where and how; nothing here but batch_size and device changes a number.
+
+    `workers:` is how many shards are worked on at once: one by default, all cores with `runner: processes`, and what
+    the cluster is set up for on a cluster. Each runner with settings has a section of its own.
+    """
 
     batch_size: Annotated[int, Field(ge=1)] = 64
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    runner: Literal["local"] = "local"
-    workers: Annotated[int, Field(ge=1)] = 1
+    runner: Runner = "local"
+    workers: Annotated[int, Field(ge=1)] | None = None
+    prism: PrismSettings = PrismSettings()
+    flink: FlinkSettings = FlinkSettings()
+    dataflow: DataflowSettings = DataflowSettings()
     max_rejected: Fraction = 0.1
     slice: str | None = None
 
@@ -98,6 +106,17 @@ class RunSection(_Section):
     @classmethod
     def _check_slice(cls, value: Any) -> str | None:
         return None if value is None else str(Slice.parse(str(value)))
+
+    @field_validator("runner", mode="before")
+    @classmethod
+    def _check_runner(cls, value: Any) -> Any:
+        refuse(str(value))
+        return value
+
+    @property
+    def choice(self) -> Choice:
+        """The runner with its settings."""
+        return Choice(self.runner, self.workers, self.prism, self.flink, self.dataflow)
 
 
 class EvaluateSection(_Section):

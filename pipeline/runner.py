@@ -1,23 +1,32 @@
 """Running one function over all shards with Beam, on whatever runner, and adding up what it returns."""
 
+import contextlib
 import pickle
+import re
+import signal
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.portability import portable_runner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.runner import PipelineResult, PipelineState
 from apache_beam.transforms.window import GlobalWindows
 
 from chaffinch.pipeline import files
 from chaffinch.pipeline.counters import count_result
-from chaffinch.pipeline.workers import Workers, load_function, workers
+from chaffinch.pipeline.runners import named_runner
+from chaffinch.pipeline.workers import Workers, load_function, stop_workers, workers
 
 _MOST_AT_ONCE = 64
+_POLL_SECONDS = 0.1
 
 Item = TypeVar("Item")
 
@@ -37,19 +46,23 @@ class Engine:
 
     Attributes:
         workers: how many shards are worked on at once by the local runner.
-        beam_options: further Beam options as on a command line; they win.
+        beam_options: Beam's options as on a command line; of two that disagree the later one holds.
+        in_processes: whether the local runner scores in worker processes too, rather than in threads.
     """
 
     workers: int = 1
     beam_options: tuple[str, ...] = ()
+    in_processes: bool = False
 
-    def options(self, threads: int) -> PipelineOptions:
-        """Beam's options for this engine.
+    def options(self, label: str, threads: int) -> PipelineOptions:
+        """Beam's options for one job of this engine.
 
         Args:
+            label: what the job does; whoever watches a cluster sees it.
             threads: of the local runner.
         """
-        local = [f"--direct_num_workers={threads}"]
+        words = re.sub("[^a-z]+", "-", label.lower())
+        local = [f"--job_name=chaffinch-{words}-{uuid.uuid4().hex[:8]}", f"--direct_num_workers={threads}"]
         local += [f"--direct_running_mode={'multi_threading' if threads > 1 else 'in_memory'}"]
         options = PipelineOptions([*local, *self.beam_options])
         FileSystems.set_options(options)
@@ -62,34 +75,78 @@ class Engine:
 
     @property
     def is_local(self) -> bool:
-        """Whether Beam's workers are threads of this process."""
-        return self._runner() is None
+        """Whether the work is done on this machine, by threads or worker processes of this process."""
+        return named_runner(self.beam_options) is None
+
+    @property
+    def scores_in_threads(self) -> bool:
+        """Whether what scores are threads of this process, which can share what it holds."""
+        return self.is_local and not (self.in_processes and self.processes)
 
     def start_workers(self) -> Workers:
         """The worker processes; started when first asked for."""
         return workers(self.processes, self.beam_options)
 
-    def _runner(self) -> str | None:
-        """The runner that the Beam options name."""
-        name: str | None = PipelineOptions(list(self.beam_options)).view_as(StandardOptions).runner
-        return name
+    def stop_workers(self) -> None:
+        """Ends the worker processes, whatever they do, so that nothing goes on after a failure."""
+        stop_workers(self.processes, self.beam_options)
 
-    def run(self, build: Callable[[beam.Pipeline], object], threads: int | None = None) -> None:
+    def run(self, label: str, build: Callable[[beam.Pipeline], object], threads: int | None = None) -> None:
         """Builds a pipeline and waits for its end.
 
         Args:
+            label: what it does.
             build: adds the steps.
             threads: of the local runner; one per worker by default.
 
         Raises:
             Exception: whatever failed in a step.
         """
-        options = self.options(threads or self.workers)
+        options = self.options(label, threads or self.workers)
         # Named explicitly: Beam's default runner may try to fetch another runner's program from the network.
         runner = options.view_as(StandardOptions).runner or FnApiRunner()
         pipeline = beam.Pipeline(runner=runner, options=options)
         build(pipeline)
-        pipeline.run().wait_until_finish()
+        if self.is_local:
+            pipeline.run().wait_until_finish()
+        else:
+            _wait(pipeline.run())
+
+
+def _wait(result: PipelineResult) -> None:
+    """Waits for the end of a job elsewhere, and ends it where this process is to stop, since it would go on."""
+    try:
+        with _stopping():
+            if not isinstance(result, portable_runner.PipelineResult):
+                result.wait_until_finish()
+                return
+            while not PipelineState.is_terminal(result.state):
+                time.sleep(_POLL_SECONDS)
+    except BaseException:
+        with contextlib.suppress(Exception):  # what is to be told is why this was asked for
+            result.cancel()
+        raise
+    if result.state != PipelineState.DONE:
+        result.wait_until_finish()  # raises what the job failed for
+    # Beam's own waiting gives a job that is done ten more seconds to say something. This lets go of it at once.
+    result.cancel()
+
+
+@contextlib.contextmanager
+def _stopping() -> Iterator[None]:
+    """Lets SIGTERM raise inside the block, so that there is time to clean up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class AddUp(beam.CombineFn):
@@ -127,6 +184,29 @@ class CallFromFile:
         return load_function(self.path)(item)
 
 
+@dataclass
+class CallStep:
+    """A step of Beam's as a function that worker processes call.
+
+    Attributes:
+        step: yields one result for each item.
+    """
+
+    step: beam.DoFn
+
+    def __call__(self, item: Any) -> Any:
+        """Works on one item; the step sets itself up where it has not."""
+        return next(iter(self.step.process(item)))
+
+    def close(self) -> None:
+        """Lets go of what the step holds."""
+        self.step.teardown()
+
+
+# Failures in worker processes, by the file that holds the function. Beam would pass on their text alone.
+_failures: dict[str, BaseException] = {}
+
+
 class WorkInProcesses(beam.DoFn):
     """Hands work to the worker processes, all of it before any is waited for, so that one thread of Beam's will do."""
 
@@ -148,6 +228,11 @@ class WorkInProcesses(beam.DoFn):
     def finish_bundle(self) -> Iterator[Any]:
         """Waits for what comes of them."""
         sums, self._sums = self._sums, []
+        done, _ = wait(sums, return_when=FIRST_EXCEPTION)
+        for one in done:
+            if error := one.exception():
+                _failures[self._function] = error
+                return
         for one in sums:
             yield GlobalWindows.windowed_value(one.result())
 
@@ -174,7 +259,9 @@ def add_up(
     # Worker processes keep what they have read under this name.
     function = files.temporary_name(files.join(scratch, f"function-{uuid.uuid4().hex}"))
     elements: Sequence[Any] = items
-    threads = None
+    threads, most = None, _MOST_AT_ONCE
+    if isinstance(work, beam.DoFn) and engine.is_local and not engine.scores_in_threads:
+        work, most = CallStep(work), 1  # steps take their time over an item
     if isinstance(work, beam.DoFn):
         step = beam.ParDo(work)
     elif b"__main__" in (pickled := pickle.dumps(work)):
@@ -184,7 +271,7 @@ def add_up(
         step = beam.Map(CallFromFile(function))
         if engine.processes:
             # As bytes, since Beam would pickle item by item, several times.
-            elements = [pickle.dumps(part) for part in _portions(items, engine.processes)]
+            elements = [pickle.dumps(part) for part in _portions(items, engine.processes, most)]
             engine.start_workers()  # while Beam starts
             step, threads = beam.ParDo(WorkInProcesses(engine, function)), 1
 
@@ -201,18 +288,23 @@ def add_up(
         )
 
     try:
-        engine.run(build, threads)
+        engine.run(label, build, threads)
+        if function in _failures:
+            raise _failures.pop(function)
         return _read_pickle(path)
+    except BaseException:
+        engine.stop_workers()
+        raise
     finally:
         files.remove(path)
         files.remove(function)
 
 
-def _portions(items: Sequence[Item], processes: int) -> Iterator[Sequence[Item]]:
+def _portions(items: Sequence[Item], processes: int, most: int) -> Iterator[Sequence[Item]]:
     """What worker processes get at once: much at first, so that few sums come back, little so that all end together."""
     start = 0
     while start < len(items):
-        size = min(-(-(len(items) - start) // (4 * processes)), _MOST_AT_ONCE)
+        size = min(-(-(len(items) - start) // (4 * processes)), most)
         yield items[start : start + size]
         start += size
 

@@ -270,7 +270,7 @@ def score(
     """
     folders = {folder for task in tasks for folder in task.folders}
     needed = [one for one in wanted if one.folder in folders]
-    # Elsewhere this process may have no GPU, and workers load for themselves.
-    with set_up(device, needed) if engine.is_local else contextlib.nullcontext("") as prepared:
+    # Workers in other processes load for themselves, and elsewhere this process may have no GPU.
+    with set_up(device, needed) if engine.scores_in_threads else contextlib.nullcontext("") as prepared:
         work = ScoreShard(source, needed, batch_size, device, prepared)
         return add_up(engine, "Score shards", tasks, work, scratch) or Spent()

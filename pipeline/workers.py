@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import functools
+import logging
 import os
 import pickle
 import queue
@@ -19,7 +20,8 @@ from typing import Any
 from chaffinch.pipeline import files
 
 _WATCH_SECONDS = 0.2
-_PROGRAM = "import sys; from chaffinch.pipeline.workers import serve; serve(sys.argv[1:])"
+_PROGRAM = "import sys; from chaffinch.pipeline.workers import serve; serve(sys.argv[1:3], sys.argv[3:])"
+_LOGGERS = ("", "chaffinch")
 
 
 class Workers:
@@ -36,17 +38,23 @@ class Workers:
             count: how many.
             beam_options: as on a command line; filesystems may need them.
         """
-        path = os.pathsep.join(place or os.getcwd() for place in sys.path)
-        self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
-        for _ in range(count):
-            self._idle.put(
-                subprocess.Popen(
-                    [sys.executable, "-P", "-c", _PROGRAM, *beam_options],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    env=os.environ | {"PYTHONPATH": path},
-                )
+        settings = {"PYTHONPATH": os.pathsep.join(place or os.getcwd() for place in sys.path)}
+        # Libraries would use all cores in each of the processes.
+        settings["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // count))
+        # What is logged here is logged there, from the first import on.
+        levels = [str(logging.getLogger(name).getEffectiveLevel()) for name in _LOGGERS]
+        self._processes = [
+            subprocess.Popen(
+                [sys.executable, "-P", "-c", _PROGRAM, *levels, *beam_options],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=os.environ | settings,
             )
+            for _ in range(count)
+        ]
+        self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+        for process in self._processes:
+            self._idle.put(process)
         self._threads = ThreadPoolExecutor(count, "worker")
         atexit.register(self._end)
 
@@ -54,6 +62,18 @@ class Workers:
         with contextlib.suppress(queue.Empty):
             while True:
                 self._idle.get_nowait().communicate()  # the end of its input is the end of the process
+
+    def stop(self) -> None:
+        """Ends the processes whatever they do, and forgets what they were to do: files are written whole or not at all.
+
+        Whoever waits for them gets an error.
+        """
+        atexit.unregister(self._end)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.wait()
 
     def submit(self, function: str, items: bytes) -> Future[Any]:
         """Promises what `add_up` returns."""
@@ -91,18 +111,37 @@ class Workers:
         return result
 
 
-@functools.cache
+_started: dict[tuple[int, tuple[str, ...]], Workers] = {}
+
+
 def workers(count: int, beam_options: tuple[str, ...]) -> Workers:
     """The processes of this one; kept, since starting them takes a second."""
-    return Workers(count, beam_options)
+    if (count, beam_options) not in _started:
+        _started[count, beam_options] = Workers(count, beam_options)
+    return _started[count, beam_options]
 
 
-def serve(beam_options: Sequence[str]) -> None:
+def stop_workers(count: int, beam_options: tuple[str, ...]) -> None:
+    """Ends the processes that `workers` has started, if it has, so that nothing goes on after a failure."""
+    if known := _started.pop((count, beam_options), None):
+        known.stop()
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def serve(levels: Sequence[str], beam_options: Sequence[str]) -> None:
     """What a worker process does until its standard input ends.
 
     Args:
+        levels: from which on everybody's messages are logged, and this package's.
         beam_options: as on a command line.
     """
+    logging.basicConfig(stream=sys.stderr)
+    for name, level in zip(_LOGGERS, levels, strict=True):
+        logging.getLogger(name).setLevel(int(level))
     if beam_options:
         from apache_beam.io.filesystems import FileSystems
         from apache_beam.options.pipeline_options import PipelineOptions
@@ -110,15 +149,21 @@ def serve(beam_options: Sequence[str]) -> None:
         FileSystems.set_options(PipelineOptions(list(beam_options)))
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides what an interrupt means
+    held: str = ""
+    function: Any = None
     with os.fdopen(os.dup(0), "rb") as requests, os.fdopen(os.dup(1), "wb") as replies:
         os.dup2(2, 1)  # whatever prints must not end up between the replies
         while True:
             try:
-                function, items = pickle.load(requests)  # written by the process that started this one
+                path, items = pickle.load(requests)  # written by the process that started this one
             except EOFError:
                 return
             try:
-                reply = (True, _add_up(load_function(function), pickle.loads(items)))
+                if path != held:
+                    if hasattr(function, "close"):
+                        function.close()  # models and a GPU go before others come
+                    held, function = path, load_function(path)
+                reply = (True, _add_up(function, pickle.loads(items)))
             except Exception as error:
                 error.add_note(traceback.format_exc())
                 reply = (False, error)
