@@ -38,7 +38,6 @@ class Wanted:
         uses_gpu: scorers that run on a GPU, where the device is one.
         would_use_gpu: scorers that would.
         workers: how many, on one machine; None where that is not known here.
-        shares_process: whether all workers are threads of the launching process.
         bytes_needed: folder -> bytes that will be written below it, at most.
         shards: how many shards were read.
     """
@@ -47,7 +46,6 @@ class Wanted:
     uses_gpu: Sequence[str]
     would_use_gpu: Sequence[str]
     workers: int | None
-    shares_process: bool
     bytes_needed: Mapping[str, int]
     shards: int
 

@@ -58,7 +58,7 @@ def _tell_config(config: Config) -> Check:
 
 
 def _examine(experiment: Experiment) -> list[Check]:
-    config, engine = experiment.config, experiment.engine
+    config = experiment.config
     device = experiment.sides[0].device
     shards = [*config.shards[:1], *config.shards[1:][-1:], *config.reference[:1]][:_SHARDS_READ]
     folders = list(dict.fromkeys([config.store, experiment.output]))
@@ -75,16 +75,16 @@ def _examine(experiment: Experiment) -> list[Check]:
         try:
             scratch = _scratch(experiment, here, cleaning)
             questions = range(max(_FEWEST_QUESTIONS, _QUESTIONS_PER_WORKER * (config.sections.run.workers or 1)))
-            reports: Reports | None = add_up(engine, "Examine workers", questions, Examine(look), scratch)
+            found: Reports | None = add_up(experiment.engine, "Examine workers", questions, Examine(look), scratch)
         except JobError as error:
             return [Check("workers", "wrong", str(error)), *_alone(here, experiment, len(shards))]
         except Exception as error:  # whatever a runner says when its workers cannot do what they are asked
             return [_tell_failure(error, experiment), *_alone(here, experiment, len(shards))]
-        workers = list((reports or Reports()).found.values())
-        seen = {
-            one.probe for worker in workers for one in worker.folders.values() if one.probe and files.exists(one.probe)
-        }
-        return check_all(here, workers, _wanted(experiment, len(shards)), seen)
+        workers = list((found or Reports()).found.values())
+        probes = [one.probe for worker in workers for one in worker.folders.values() if one.probe]
+        seen = {probe for probe in probes if files.exists(probe)}
+        at_once = experiment.engine.workers if experiment.engine.is_local else None
+        return check_all(here, workers, _wanted(experiment, len(shards), at_once), seen)
 
 
 def _scratch(experiment: Experiment, here: Examined, cleaning: contextlib.ExitStack) -> str:
@@ -111,16 +111,16 @@ def _tell_failure(error: Exception, experiment: Experiment) -> Check:
 def _alone(here: Examined, experiment: Experiment, shards: int) -> list[Check]:
     """What can be said without workers."""
     names = ("input", "folder ")
-    found = check_all(here, [], _wanted(experiment, shards), set())
+    found = check_all(here, [], _wanted(experiment, shards, None), set())
     return [check for check in found if check.name.startswith(names)]
 
 
-def _wanted(experiment: Experiment, shards: int) -> Wanted:
-    config, device = experiment.config, experiment.sides[0].device
-    would = [name for name, scorer in config.scorers.items() if scorer.uses_device]
-    workers = config.sections.run.workers if experiment.engine.is_local else None
+def _wanted(experiment: Experiment, shards: int, workers: int | None) -> Wanted:
+    """What a run will ask of its workers, of which so many are on this machine; None where that is not known."""
+    device = experiment.sides[0].device
+    would = [name for name, scorer in experiment.config.scorers.items() if scorer.uses_device]
     uses = would if device == "cuda" else []
-    return Wanted(device, uses, would, workers, experiment.engine.is_local, _bytes_needed(experiment), shards)
+    return Wanted(device, uses, would, workers, _bytes_needed(experiment), shards)
 
 
 def _bytes_needed(experiment: Experiment) -> dict[str, int]:

@@ -172,7 +172,8 @@ def _place(experiment: Experiment, memory: int) -> Place:
     if not experiment.engine.is_local:
         return Place(gpus=None if used else 0)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Place(cores, len(visible_gpus()) if used else 0, memory)
+    gpus = len(visible_gpus()) if used else 0
+    return Place(cores, gpus, None if experiment.config.sections.run.runner == "processes" else memory)
 
 
 def _scored(side: Side) -> int:

@@ -199,22 +199,23 @@ _one_at_a_time = threading.Lock()
 
 
 class Examine(beam.DoFn):
-    """Looks at everything from wherever an element comes by; a process that has reported does not do so again."""
+    """Looks at everything from wherever an element comes by; a process that has reported has nothing to add."""
 
     def __init__(self, examination: Examination) -> None:
         """Keeps what to look at."""
         self._examination = examination
 
     def process(self, element: int) -> Iterator[Reports]:
-        """Reports once."""
+        """Reports once, and nothing after that."""
         del element  # it only brings the question here
         time.sleep(_SECONDS_EACH)
+        reports = Reports()
         with _one_at_a_time:
-            if self._examination.token in _reported:
-                return
-            _reported.add(self._examination.token)
-            found = self._examination.examine()
-        yield Reports({(found.host, found.process): found})
+            if self._examination.token not in _reported:
+                _reported.add(self._examination.token)
+                found = self._examination.examine()
+                reports.found[found.host, found.process] = found
+        yield reports
 
 
 def versions() -> dict[str, str]:

@@ -158,7 +158,7 @@ class TestChecks:
         return look.examine()
 
     def wanted(self, **more) -> Wanted:
-        return dataclasses.replace(Wanted("cpu", (), (), 1, True, {}, 1), **more)
+        return dataclasses.replace(Wanted("cpu", (), (), 1, {}, 1), **more)
 
     def told(self, here, reports, name, **more) -> tuple[str, str]:
         """Status and message of a check."""
