@@ -13,6 +13,7 @@ from chaffinch.jobs.experiment import Experiment, JobError
 from chaffinch.jobs.label.command import run_label
 from chaffinch.jobs.report.command import run_report
 from chaffinch.jobs.score import run_score
+from chaffinch.jobs.slicing import refuse_slice
 from chaffinch.pipeline import files
 from chaffinch.pipeline.locks import LockError, holding
 from chaffinch.pipeline.runner import set_up_filesystems
@@ -64,11 +65,8 @@ def run_command(
     set_up_filesystems(beam_options)
     experiment = Experiment(load_config(config, overrides, fitted is not None), console, beam_options, fitted)
     cut = experiment.config.slice
-    if cut is not None and command != "score":
-        raise ConfigError(
-            f"run.slice: {cut} is a part of the pool, and {command} needs all of it: run `chaffinch score` with each "
-            f"of the {cut.count} slices, then `chaffinch {command}` without run.slice"
-        )
+    if command != "score":
+        refuse_slice(experiment.config.sections.run.slice, command)
     if cut is None:  # many slices would list the store at once, and what they leave waits for whoever needs all of it
         files.remove_leftovers(experiment.output)
         files.remove_leftovers(experiment.config.store)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.experiment import Experiment, JobError
 from chaffinch.jobs.side import Side
 from chaffinch.pipeline.gate import Gate
@@ -10,6 +11,23 @@ from chaffinch.pipeline.slices import noted_count, slice_of
 
 _FEW = 5
 _MOST_SLICES = 20
+
+
+def refuse_slice(text: str | None, command: str) -> None:
+    """Refuses a slice for a command that needs the whole pool.
+
+    Args:
+        text: what `run.slice` says.
+        command: the command.
+
+    Raises:
+        ConfigError: there is a slice; says what to do.
+    """
+    if text is not None:
+        raise ConfigError(
+            f"run.slice: {text} is a part of the pool, and {command} needs all of it: run `chaffinch score` with each "
+            f"slice, then `chaffinch {command}` without run.slice"
+        )
 
 
 def what_waits(side: Side, folders: Mapping[str, str], name: str, left: Mapping[str, str]) -> str | None:
@@ -85,8 +103,8 @@ def require_scored(experiment: Experiment, side: Side, folders: Mapping[str, str
     lacking = {folder for task in named for folder in task.folders}
     names = ", ".join(name for name, folder in folders.items() if folder in lacking) or "the list of their samples"
     problem = (
-        f"{len(named)} of {len(side.shards)} shards of the {side.label} are not scored or have changed since ({few}) in "
-        f"the store {side.store.root}: they lack {names}; run `chaffinch score`"
+        f"{len(named)} of {len(side.shards)} shards of the {side.label} are not scored or have changed since ({few}) "
+        f"in the store {side.store.root}: they lack {names}; run `chaffinch score`"
     )
     if count is None:
         raise JobError(problem)

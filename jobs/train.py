@@ -8,6 +8,7 @@ from typing import Any
 from chaffinch.jobs.console import Console
 from chaffinch.jobs.labelled_samples import LabelledSamples
 from chaffinch.jobs.sections import ClassifierSettings, LightSettings
+from chaffinch.jobs.slicing import refuse_slice
 from chaffinch.jobs.train_light import train_light
 from chaffinch.jobs.training import ShardSamples, Training, load_training
 from chaffinch.jobs.training_display import show_results
@@ -41,6 +42,7 @@ def train(config: str, overrides: Sequence[str], console: Console) -> dict[str, 
         JobError: training cannot go on, or the folder holds another training.
     """
     training = load_training(config, list(overrides))
+    refuse_slice(training.sections.run.slice, "train")
     files.remove_leftovers(training.folder)
     with ExitStack() as stack:
         samples = stack.enter_context(_open(training, training.place[:-1], console))

@@ -105,7 +105,7 @@ def _plain_errors(path: str) -> Iterator[None]:
         while details := getattr(cause, "exception_details", None):  # one within the other
             cause = next(iter(details.values()))
         told = str(cause) or type(cause).__name__
-        raise OSError(told if "://" in told else f"{path}: {told}") from error
+        raise OSError(told if path.partition("://")[0] + "://" in told else f"{path}: {told}") from error
 
 
 def listing_below(folder: str, ending: str = "") -> list[FileInfo]:

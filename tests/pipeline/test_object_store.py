@@ -5,6 +5,7 @@ import dataclasses
 import json
 import logging
 import os
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -163,6 +164,41 @@ class TestObjectStore:
         time.sleep(1.1)  # times there are whole seconds
         assert main(["run", there, "--quiet", "--", *remote.options]) == 0
         assert remote.written("store") | remote.written("out/shards") | remote.written("out/decisions") == before
+
+
+@pytest.fixture
+def google(monkeypatch):
+    """An emulator of Google's store in this process, where it and Beam's extra gcp are installed."""
+    pytest.importorskip("google.cloud.storage", reason="needs pip install 'apache-beam[gcp]'")
+    emulator = pytest.importorskip("gcp_storage_emulator.server", reason="needs pip install gcp-storage-emulator")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    server = emulator.create_server("localhost", port, in_memory=True, default_bucket="bucket")
+    server.start()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://localhost:{port}")
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    set_up_filesystems([])
+    yield
+    server.stop()
+
+
+def test_a_whole_run_on_google_equals_a_local_one(google, tmp_path):
+    write_pool(tmp_path / "pool", samples=40, shard_size=15, seed=1)
+    for name, path in _files(tmp_path / "pool"):
+        files.write_bytes(f"gs://bucket/pool/{name}", path.read_bytes())
+    there = _config(tmp_path / "there.yaml", "gs://bucket/pool", "gs://bucket/out", "gs://bucket/store")
+    here = _config(tmp_path / "here.yaml", str(tmp_path / "pool"), str(tmp_path / "out"), str(tmp_path / "store"))
+    assert main(["run", here, "--quiet"]) == 0
+    assert main(["run", there, "--quiet"]) == 0
+    places = {f"gs://bucket/{name}": str(tmp_path / name) for name in ("pool", "out", "store")}
+    local = {name: _placeless(name, path.read_bytes(), {}) for name, path in _files(tmp_path / "out")}
+    there_now = {
+        info.path.removeprefix("gs://bucket/out/"): info.path for info in files.listing_below("gs://bucket/out")
+    }
+    assert {name: _placeless(name, files.read_bytes(path), places) for name, path in there_now.items()} == local
+    with pytest.raises(OSError, match="gs://bucket/nothing"):
+        files.read_bytes("gs://bucket/nothing")
 
 
 def _hold() -> None:
