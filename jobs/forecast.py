@@ -89,6 +89,7 @@ class Forecast:
         sides: what was sampled; "input" and "reference".
         start_up: seconds that no sample is scored in, loading included.
         place: where workers run.
+        start_up_cpu: seconds of a core in the start-up.
         devices: scorers that run on the GPU.
         output: what emitting and deciding the sample wrote, "decisions" and "shards" -> bytes; empty where not known.
         kept: how many samples of the sample were kept.
@@ -97,6 +98,7 @@ class Forecast:
     sides: Mapping[str, Sampled]
     start_up: float
     place: Place
+    start_up_cpu: float = 0.0
     devices: frozenset[str] = frozenset()
     output: Mapping[str, int] = field(default_factory=dict)
     kept: int | None = None
@@ -132,9 +134,11 @@ class Forecast:
         return sum(sum(side.shard_seconds) for side in self.sides.values())
 
     @property
-    def cpu_hours(self) -> float:
-        """Hours of a core, for all shards of both sides."""
-        return sum(side.factor * side.spent.cpu_seconds + side.pool_seconds for side in self.sides.values()) / 3600
+    def cpu_seconds(self) -> float:
+        """Seconds of a core, with one worker."""
+        return self.start_up_cpu + sum(
+            side.factor * side.spent.cpu_seconds + side.pool_seconds for side in self.sides.values()
+        )
 
     @property
     def tables(self) -> dict[str, int]:
@@ -194,7 +198,7 @@ class Forecast:
             "samples": self.samples,
             "start_up_seconds": round(self.start_up, 2),
             "shard_seconds": round(self.shard_seconds, 2),
-            "cpu_hours": round(self.cpu_hours, 4),
+            "cpu_seconds": round(self.cpu_seconds, 2),
             "scorers": {
                 name: {
                     "device": "cuda" if name in self.devices else "cpu",

@@ -66,6 +66,7 @@ def run_plan(
         console.say(f"trying {counts}{', and the same of the reference' if whole.reference else ''}: {scratch}")
         before = peak_memory()
         spent = run_score(experiment)
+        start_up_cpu = time.process_time() - sum(one.cpu_seconds for one in spent.values())
         start_up = _seconds_since_start() - sum(one.seconds for one in spent.values())
         start_up -= sum(_pool_seconds(experiment, one) for one in spent.values())
         sides = {
@@ -73,7 +74,8 @@ def run_plan(
             for side, shards in zip(experiment.sides, (whole.shards, whole.reference), strict=False)
         }
         output, kept = _judge(experiment, console)
-        forecast = Forecast(sides, start_up, _place(experiment, before), _devices(experiment), output, kept)
+        place = _place(experiment, before)
+        forecast = Forecast(sides, start_up, place, start_up_cpu, _devices(experiment), output, kept)
     finally:
         files.remove_below(scratch)
     workers = sorted({*own["workers"], *([] if "workers" in _names(settings) else [whole.sections.run.choice.at_once])})
@@ -230,7 +232,7 @@ def _show(figures: dict[str, Any], forecast: Forecast, scored: int) -> str:
                 str(one["workers"]),
                 _duration(one["seconds"]),
                 f"{one['gpu_hours']:.3g}",
-                f"{figures['cpu_hours']:.3g}",
+                f"{figures['cpu_seconds'] / 3600:.3g}",
                 _size(one["memory_bytes"]),
             ]
             for one in figures["workers"]

@@ -55,7 +55,7 @@ class TestForecast:
         assert forecast.written == {"shards": 25, "decisions": 5}
         assert forecast.samples_kept == 50
         assert forecast.shard_seconds == pytest.approx(25.0)
-        assert forecast.cpu_hours == pytest.approx(25 / 3600)
+        assert forecast.cpu_seconds == pytest.approx(25)
         assert forecast.loading == {"clip": 7.0}
 
     def test_start_up_does_not(self):
