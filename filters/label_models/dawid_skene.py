@@ -7,7 +7,7 @@ import numpy as np
 
 from chaffinch.filters.label_models.expectation import expect, majority, maximise
 from chaffinch.filters.label_models.learned import LearnedLabelModel
-from chaffinch.filters.label_models.votes import class_shares, merge_patterns, vote_classes
+from chaffinch.filters.label_models.votes import class_shares, merge_patterns, mostly_one_sided, vote_classes
 
 ASSUMED_ACCURACY = 0.9
 """What a source is taken to be worth that no other source ever votes beside, so that nothing can be learned of it."""
@@ -31,14 +31,15 @@ class DawidSkene(LearnedLabelModel):
     The exponents w are 1 where no sources are correlated beyond what the class explains, and then the first sum is the
     likelihood. Otherwise they are `opinion_weights`: sources that are one opinion share its say in that pattern, in
     the majority from which the climb starts, in every posterior and in every count of votes; a composite likelihood,
-    which the same climb raises. With abstain="symbol" all sources speak in every pattern.
+    which the same climb raises. With abstains as symbols all sources speak in every pattern.
 
     Three kinds of source cannot be learned. One that no other source votes beside has no peers: it is taken to be
     right with probability 0.9 whatever the class, and Bayes' rule does the rest, so that one source alone gives
     P(keep) = 0.9 p / (0.9 p + 0.1 (1 - p)) for its keep votes at a class prior p. One that always abstains has no
     influence. Nor has one that, in the confusion form, shows only a single symbol beside its peers: it says the same
-    of every class. With abstains missing that includes sources that vote keep or abstain but never drop; take
-    form="one_coin" or abstain="symbol" for those. Two sources alone are fitted, but two can agree for many reasons.
+    of every class. With abstains missing that includes sources that vote keep or abstain but never drop; hence abstains
+    are symbols where such sources cast most of the votes. Two sources alone are fitted, but two can agree for many
+    reasons.
 
     Attributes:
         correlated: discount: sources that are one opinion share its weight. ignore: all are taken to err independently.
@@ -47,6 +48,7 @@ class DawidSkene(LearnedLabelModel):
         form: confusion: every source has its own probability of every vote for every class. one_coin: it has one
             accuracy, and its errors spread evenly over the other classes; for short data.
         abstain: missing: abstains say nothing. symbol: they are one more vote, whose probability depends on the class.
+            None: symbol if more than half of the votes are cast by sources that ever vote for one class only.
         smoothing: pseudo-votes per source and class, above 0, spread evenly over the symbols. The default, one vote's
             worth of doubt, keeps a source that was never seen to err on N samples from counting for more than about
             log(2 N), and is soon outweighed by data, however many classes there are.
@@ -54,7 +56,8 @@ class DawidSkene(LearnedLabelModel):
         tolerance: stops when a step gains less than this many nats per sample.
         class_prior_: P(keep), given or estimated; with `classes=k`, (k,) shares.
         confusion_: (m sources, k classes, s symbols) t; the symbols are drop and keep, or 1..k, and with
-            abstain="symbol" the abstain last. With abstains missing: given that the source votes.
+            abstains as symbols the abstain last. With abstains missing: given that the source votes.
+        abstain_: missing or symbol, as set or found.
         accuracy_: (m,) expected share of a source's votes that are right, in [0, 1]; 0.9 where it is taken to be;
             NaN for a source that always abstains.
         weight_: (m,) log odds (nats) of the accuracy averaged over classes, against guessing; 0 for a source that is
@@ -76,13 +79,14 @@ class DawidSkene(LearnedLabelModel):
 
     classes: int = 2
     form: Literal["confusion", "one_coin"] = "confusion"
-    abstain: Literal["missing", "symbol"] = "missing"
+    abstain: Literal["missing", "symbol"] | None = None
     smoothing: float = 1.0
     max_iterations: int = 500
     tolerance: float = 1e-8
 
     class_prior_: float | np.ndarray = field(init=False, repr=False, compare=False)
     confusion_: np.ndarray = field(init=False, repr=False, compare=False)
+    abstain_: Literal["missing", "symbol"] = field(init=False, repr=False, compare=False)
     log_likelihood_: float = field(init=False, repr=False, compare=False)
     objective_: float = field(init=False, repr=False, compare=False)
     iterations_: int = field(init=False, repr=False, compare=False)
@@ -99,8 +103,8 @@ class DawidSkene(LearnedLabelModel):
             raise ValueError(f"classes is {self.classes}: give a number from 2 to 127")
         if self.form not in ("confusion", "one_coin"):
             raise ValueError(f"form is {self.form!r}: take 'confusion' or 'one_coin'")
-        if self.abstain not in ("missing", "symbol"):
-            raise ValueError(f"abstain is {self.abstain!r}: take 'missing' or 'symbol'")
+        if self.abstain not in ("missing", "symbol", None):
+            raise ValueError(f"abstain is {self.abstain!r}: take 'missing' or 'symbol', or leave it out")
         if not 0 < self.smoothing < np.inf:
             raise ValueError(
                 f"smoothing is {self.smoothing}, but must be above 0, since with none a source that has not erred yet "
@@ -113,6 +117,8 @@ class DawidSkene(LearnedLabelModel):
     def _fit(self, patterns: np.ndarray, counts: np.ndarray) -> None:
         """Climbs, and says what sources are worth."""
         voted = vote_classes(patterns, self.classes)  # (p, m), k for abstains
+        cast = np.array([((voted == number) * counts[:, None]).sum(axis=0) for number in range(self.classes)]).T
+        self.abstain_ = self.abstain or ("symbol" if mostly_one_sided(cast) else "missing")
         learned, assumed = self._roles(voted)
         self.confusion_ = self._uninformative(voted, counts)
         self.confusion_[assumed] = self._assumed(voted[:, assumed], counts)
@@ -121,7 +127,7 @@ class DawidSkene(LearnedLabelModel):
         heard_patterns, heard_counts = patterns, counts
         if not heard.all():
             heard_patterns, heard_counts = merge_patterns(np.where(heard, patterns, 0), counts)
-        if self.abstain == "missing":  # rows without a vote are as probable under any model
+        if self.abstain_ == "missing":  # rows without a vote are as probable under any model
             votes_cast = heard_patterns.any(axis=1)
             heard_patterns, heard_counts = heard_patterns[votes_cast], heard_counts[votes_cast]
         prior = self._climb(heard_patterns, heard_counts, heard, learned)
@@ -149,7 +155,7 @@ class DawidSkene(LearnedLabelModel):
 
     def _shares(self, voted: np.ndarray, chosen: np.ndarray) -> np.ndarray | None:
         """(c chosen sources, p) how much each counts; None where all count in full. A symbol is a vote."""
-        shares = self.shares((voted != self.classes) | (self.abstain == "symbol"))
+        shares = self.shares((voted != self.classes) | (self.abstain_ == "symbol"))
         return None if shares is None else np.ascontiguousarray(shares[:, chosen].T)
 
     def _prior(self) -> np.ndarray:
@@ -161,7 +167,7 @@ class DawidSkene(LearnedLabelModel):
     @property
     def _symbols(self) -> int:
         """What a source can show: the classes, and the abstain where it is a symbol."""
-        return self.classes + (self.abstain == "symbol")
+        return self.classes + (self.abstain_ == "symbol")
 
     def _roles(self, voted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which sources the data can judge, and which are taken for granted: two (m,) bools, never both."""
@@ -170,7 +176,7 @@ class DawidSkene(LearnedLabelModel):
         np.fill_diagonal(beside, False)
         heard = votes.any(axis=0)
         if self.form == "confusion" and len(voted):
-            shown = voted if self.abstain == "symbol" else np.where(votes, voted, -1)
+            shown = voted if self.abstain_ == "symbol" else np.where(votes, voted, -1)
             first = shown.max(axis=0)  # an abstain is never the largest where it is missing
             constant = ((shown == first) | (shown == -1)).all(axis=0)
             heard &= ~(constant & beside[:, heard].any(axis=1))
@@ -192,7 +198,7 @@ class DawidSkene(LearnedLabelModel):
         """(m, k, s) sources of the assumed accuracy, which abstain as often as they do, whatever the class."""
         coin = np.full((self.classes, self.classes), (1.0 - ASSUMED_ACCURACY) / (self.classes - 1))
         np.fill_diagonal(coin, ASSUMED_ACCURACY)
-        if self.abstain == "missing":
+        if self.abstain_ == "missing":
             return np.broadcast_to(coin, (voted.shape[1], *coin.shape))
         abstains = self._uninformative(voted, counts)[:, :, -1:]  # (m, k, 1)
         return np.concatenate([(1.0 - abstains) * coin, abstains], axis=2)

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from chaffinch.filters.label_models.moments import PairCounts
-from chaffinch.filters.label_models.pairwise import PairwiseLabelModel
+from chaffinch.filters.label_models.pairwise import PairwiseLabelModel, Rates
 from chaffinch.filters.label_models.triplets import weighted_median
 
 STANDARD_ERRORS = 2.0
@@ -40,8 +40,9 @@ class FlyingSquid(PairwiseLabelModel):
 
     Attributes:
         correlated: discount: sources that are one opinion share its weight. ignore: all are taken to err independently.
-        class_prior: P(keep), fixed; with `classes=k` k shares. None: the share of samples on which each class has the
-            majority. With few or weak sources that guess lies between the truth and equal shares: give it if you can.
+        class_prior: P(keep), fixed; with `classes=k` k shares. None: two steps of expectation maximisation from the
+            share of samples on which each class has the majority, which lies between the truth and equal shares; with
+            informative voting that share itself. Give it if you can.
         classes: k, at least 2. Two classes are voted -1 (drop) and +1 (keep), more are voted 1..k.
         combine: median: half of the triplets may hold a dependent pair that nobody found, and a quotient by a small
             denominator has no mean to speak of. mean: as in the paper's first experiments.
@@ -101,29 +102,30 @@ class FlyingSquid(PairwiseLabelModel):
             )
         super()._fit(patterns, counts)
 
-    def _solve(
-        self, pairs: PairCounts, learned: np.ndarray, prior: np.ndarray, *, informative: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Triplets of sources, or of single votes."""
+    def _rates(self, pairs: PairCounts, learned: np.ndarray, *, informative: bool) -> Rates:
+        """Triplets of sources, or of single votes; what they say does not depend on the class prior."""
         k, chosen = self.classes, np.flatnonzero(learned)
         between = np.ix_(chosen, chosen)
         votes, together = pairs.votes[chosen], pairs.together[between]
         linked = self.excess_correlation_[between] > 0
         if informative:
-            return self._solve_votes(pairs.cells[chosen][:, :, chosen], linked, pairs.samples, prior)
+            return self._rates_of_votes(pairs.cells[chosen][:, :, chosen], linked, pairs.samples)
         common = pairs.agreement() if self._has_one_coin else pairs.correlation()
         skill, known = triplet_skills(common[between], together, linked, self.combine)
         if self._has_one_coin:
             # Never right is as bad as it gets, though with several classes triplets may say worse.
             right = np.maximum(1 / k + skill * (1 - 1 / k), 0)[:, None, None]
-            return np.where(np.eye(k, dtype=bool), right, (1 - right) / (k - 1)), known
+            rates = np.where(np.eye(k, dtype=bool), right, (1 - right) / (k - 1))
+            return lambda _: (rates, known)
         keep = votes[:, 1] / votes.sum(axis=1)
-        given = _given_class(keep, skill, prior)
-        return np.stack([1 - given, given], axis=1), known
 
-    def _solve_votes(
-        self, cells: np.ndarray, linked: np.ndarray, samples: float, prior: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+        def solve(prior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            given = _given_class(keep, skill, prior)
+            return np.stack([1 - given, given], axis=1), known
+
+        return solve
+
+    def _rates_of_votes(self, cells: np.ndarray, linked: np.ndarray, samples: float) -> Rates:
         """Each vote that occurs is a source that is heard or not, over all samples; drop votes have a negative sign."""
         source, vote = np.nonzero(np.einsum("jvjv->jv", cells))
         both = cells[source, vote][:, source, vote] / samples
@@ -135,11 +137,15 @@ class FlyingSquid(PairwiseLabelModel):
         skill, told = triplet_skills(
             common * np.outer(sign, sign), np.where(same, 0.0, samples), linked[np.ix_(source, source)], self.combine
         )
-        rates = np.zeros((len(cells), 2, 2))
-        rates[source, vote] = _given_class(share, skill * sign, prior)
         known = np.zeros(len(cells), dtype=bool)
         known[source[told]] = True
-        return rates, known
+
+        def solve(prior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            rates = np.zeros((len(cells), 2, 2))
+            rates[source, vote] = _given_class(share, skill * sign, prior)
+            return rates, known
+
+        return solve
 
 
 def _given_class(share: np.ndarray, skill: np.ndarray, prior: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from chaffinch.filters.label_models.evidence import Evidence, Labelled, Votes
 from chaffinch.filters.label_models.expectation import expect, maximise
 from chaffinch.filters.label_models.label_model import LabelModel
 from chaffinch.filters.label_models.opinions import opinion_weights, worth_discounting
-from chaffinch.filters.label_models.votes import vote_classes
+from chaffinch.filters.label_models.votes import mostly_one_sided, vote_classes
 
 _FOLDS = 3
 _SMOOTHING = 1.0
@@ -130,8 +130,7 @@ class Foretelling:
         if not worth_discounting(excess, chosen, votes.counts):
             excess = np.eye(len(opinions))
         cast = np.array([((voted == number) * votes.counts[:, None]).sum(axis=0) for number in range(classes)])
-        one_sided = cast[:, (cast > 0).sum(axis=0) == 1].sum()
-        symbols = classes + 1 if 2 * one_sided > cast.sum() else classes
+        symbols = classes + mostly_one_sided(cast.T)
         shares = opinion_weights(excess, (voted != classes) | (symbols > classes))
         return cls(votes, np.ascontiguousarray(voted.T), shares.T, classes, symbols)
 

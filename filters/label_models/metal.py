@@ -1,12 +1,12 @@
 """Sources whose error rates complete the matrix of how they agree: MeTaL, fitted to its minimum."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from chaffinch.filters.label_models.completion import Completion
 from chaffinch.filters.label_models.moments import PairCounts, enough_peers
-from chaffinch.filters.label_models.pairwise import PairwiseLabelModel
+from chaffinch.filters.label_models.pairwise import PairwiseLabelModel, Rates
 
 
 @dataclass(kw_only=True)
@@ -46,9 +46,11 @@ class Metal(PairwiseLabelModel):
 
     Attributes:
         correlated: discount: sources that are one opinion share its weight. ignore: all are taken to err independently.
-        class_prior: P(keep), fixed; with `classes=k` k shares. None: the share of samples on which each class has the
-            majority. Pairs do not determine it, and with few or weak sources that guess lies between the truth and
-            equal shares: give it if you can.
+        class_prior: P(keep), fixed; with `classes=k` k shares. None: two steps of expectation maximisation (a fit, then
+            the mean of its posteriors) from the share of samples on which each class has the majority. Pairs do not
+            determine it, and that share lies between the truth and equal shares; a step goes towards the truth, a
+            small one where sources are few or weak, and many would follow all that no model explains. With informative
+            voting, the majority's share. Give it if you can.
         classes: k, at least 2. Two classes are voted -1 (drop) and +1 (keep), more are voted 1..k.
         form: confusion: every source has its own probability of every vote for every class. one_coin: it has one
             number: its accuracy whatever the class, or with voting="informative" the share of its votes that are no
@@ -76,9 +78,7 @@ class Metal(PairwiseLabelModel):
         self.objective_, self.converged_ = 0.0, True
         super()._fit(patterns, counts)
 
-    def _solve(
-        self, pairs: PairCounts, learned: np.ndarray, prior: np.ndarray, *, informative: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _rates(self, pairs: PairCounts, learned: np.ndarray, *, informative: bool) -> Rates:
         """The minimum; sets the objective."""
         k, n = self.classes, pairs.samples
         known = np.ones(int(learned.sum()), dtype=bool)
@@ -103,16 +103,21 @@ class Metal(PairwiseLabelModel):
             vote=vote,
             coverage=cast[source] / n if informative else np.ones(len(source)),
             informative=informative,
-            prior=prior,
+            prior=np.full(k, 1 / k),
             samples=n,
         )
-        mu = np.zeros((len(chosen), k, k))
-        if not self._has_one_coin:
-            mu[source, vote], self.objective_, self.converged_ = completion.solve(self.smoothing)
-            return mu, known
-        skill, self.objective_, self.converged_ = completion.solve_skill(self.smoothing)
-        if informative:
-            mu[source, vote] = completion.at_skill(skill)[0] / np.sqrt(prior)
-            return mu, known
-        right = (1 / k + skill * (1 - 1 / k))[:, None, None]
-        return np.where(np.eye(k, dtype=bool), right, (1 - right) / (k - 1)), known
+
+        def solve(prior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            there = replace(completion, prior=prior)
+            mu = np.zeros((len(chosen), k, k))
+            if not self._has_one_coin:
+                mu[source, vote], self.objective_, self.converged_ = there.solve(self.smoothing)
+                return mu, known
+            skill, self.objective_, self.converged_ = there.solve_skill(self.smoothing)
+            if informative:
+                mu[source, vote] = there.at_skill(skill)[0] / np.sqrt(prior)
+                return mu, known
+            right = (1 / k + skill * (1 - 1 / k))[:, None, None]
+            return np.where(np.eye(k, dtype=bool), right, (1 - right) / (k - 1)), known
+
+        return solve

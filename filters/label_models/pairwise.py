@@ -1,6 +1,7 @@
 """What label models share that learn error rates from pairs of sources: roles, pseudo-votes, and Bayes' rule."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -10,10 +11,17 @@ from chaffinch.filters.label_models.dawid_skene import ASSUMED_ACCURACY
 from chaffinch.filters.label_models.expectation import expect
 from chaffinch.filters.label_models.learned import LearnedLabelModel
 from chaffinch.filters.label_models.moments import PairCounts, majority_shares
-from chaffinch.filters.label_models.votes import class_shares, vote_classes
+from chaffinch.filters.label_models.votes import class_shares, mostly_one_sided, vote_classes
 
 LEAST_SMOOTHING = 1e-3
 """Of a pseudo-vote, which keeps the posterior off 0 and 1 where no smoothing is asked for."""
+
+PRIOR_STEPS = 2
+"""Steps from the majority's share towards the class prior that explains whole patterns best."""
+
+Rates = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Of a (k,) class prior: (l, k votes, k classes) P(vote given class) of what is to be learned, and (l,) bool, if it
+could be."""
 
 
 @dataclass(kw_only=True)
@@ -64,19 +72,13 @@ class PairwiseLabelModel(LearnedLabelModel):
         class_shares(self.class_prior, self.classes)
 
     @abstractmethod
-    def _solve(
-        self, pairs: PairCounts, learned: np.ndarray, prior: np.ndarray, *, informative: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The error rates that pairs speak for.
+    def _rates(self, pairs: PairCounts, learned: np.ndarray, *, informative: bool) -> Rates:
+        """The error rates that pairs speak for, as a function of the class prior; called with one after the other.
 
         Args:
             pairs: of all opinions.
             learned: (m,) bool, the l opinions that can be learned.
-            prior: (k,) class prior.
             informative: whether rates count how often a source votes.
-
-        Returns:
-            (l, k votes, k classes) P(vote given class), and (l,) bool, where they could be learned after all.
 
         Raises:
             ValueError: nothing can be learned.
@@ -85,7 +87,7 @@ class PairwiseLabelModel(LearnedLabelModel):
     @property
     def prior_unknown(self) -> str:
         """Any class prior goes with what pairs show."""
-        return "pairs of votes do not tell it, and the share with a majority of keep votes is taken"
+        return "pairs of votes do not tell it: taken from where keep votes have the majority"
 
     @property
     def _has_one_coin(self) -> bool:
@@ -104,17 +106,36 @@ class PairwiseLabelModel(LearnedLabelModel):
         learned, assumed = _roles(pairs, informative=informative)
         rates = np.ones((len(learned), k, k))
         known = np.zeros(len(learned), dtype=bool)
-        if learned.any():
-            rates[learned], known[learned] = self._solve(pairs, learned, prior, informative=informative)
-        self.class_prior_ = float(prior[1]) if k == 2 else prior
+        solve = self._rates(pairs, learned, informative=informative) if learned.any() else None
+        # Informative voting weighs the votes that are cast, not the silence beside them: its posteriors have no mean to
+        # go by.
+        steps = PRIOR_STEPS if self.class_prior is None and not informative else 0
+        for step in range(steps + 1):
+            if step:
+                prior = self._expected_shares(patterns, counts)
+            if solve is not None:
+                rates[learned], known[learned] = solve(prior)
+            self.class_prior_ = float(prior[1]) if k == 2 else prior
+            self.confusion_ = self._smoothed(
+                rates, known, assumed | (learned & ~known), pairs, prior, informative=informative
+            )
         assumed |= learned & ~known
-        self.confusion_ = self._smoothed(rates, known, assumed, pairs, prior, informative=informative)
         cast = pairs.votes.sum(axis=1)
         joint = self.confusion_ * prior[:, None] * (pairs.votes > 0)[:, None, :]  # (m, k classes, k votes) that occur
         total = joint.sum(axis=(1, 2))
         self.accuracy_ = np.where(cast > 0, np.einsum("jyy->j", joint) / np.where(cast > 0, total, 1.0), np.nan)
         self.accuracy_[assumed] = ASSUMED_ACCURACY
         self.weight_ = self._weight(pairs.votes, informative=informative)
+
+    def _expected_shares(self, patterns: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """(k,) how much of what is voted on is of each class as things stand; a pseudo-sample of each is added."""
+        voting = patterns.any(axis=1)
+        posterior = self._predict(patterns[voting])
+        if self.classes == 2:
+            posterior = np.column_stack([1 - posterior, posterior])
+        mass = counts[voting] @ posterior + 1.0
+        shares: np.ndarray = mass / mass.sum()
+        return shares
 
     def _predict(self, patterns: np.ndarray) -> np.ndarray:
         """Bayes' rule over the votes that are cast."""
@@ -131,10 +152,7 @@ class PairwiseLabelModel(LearnedLabelModel):
 
     def _is_informative(self, votes: np.ndarray) -> bool:
         """Whether it counts on which class sources speak up; (m, k) votes."""
-        if self.voting is not None:
-            return self.voting == "informative"
-        one_sided = (votes > 0).sum(axis=1) == 1
-        return bool(2 * votes[one_sided].sum() > votes.sum())
+        return mostly_one_sided(votes) if self.voting is None else self.voting == "informative"
 
     def _smoothed(
         self,

@@ -226,3 +226,15 @@ def class_shares(class_prior: float | tuple[float, ...] | None, classes: int) ->
     if classes != 2:
         raise ValueError(f"class_prior is one number, but there are {classes} classes: give {classes} shares")
     return np.array([1.0 - class_prior, class_prior])
+
+
+def mostly_one_sided(cast: np.ndarray) -> bool:
+    """Whether more than half of the votes come from sources that ever vote for one class only.
+
+    What such a source votes is known beforehand; all that it can tell is where it speaks up.
+
+    Args:
+        cast: (m sources, k classes) how often each votes for each.
+    """
+    one_sided = (cast > 0).sum(axis=1) == 1
+    return bool(2 * cast[one_sided].sum() > cast.sum())

@@ -355,3 +355,24 @@ def test_it_says_when_it_has_not_arrived():
 def test_settings_out_of_range_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         DawidSkene(**wrong)
+
+
+@pytest.mark.parametrize("prior", [0.3, 0.5])
+def test_rules_that_only_ever_cast_one_vote_are_learned_from_where_they_speak_up(prior):
+    rng = np.random.default_rng(4)
+    good = rng.random(6000) < prior
+    on, off = np.array([0.5, 0.4, 0.3, 0.3, 0.4, 0.25]), np.array([0.1, 0.05, 0.05, 0.1, 0.1, 0.2])
+    for_keep = np.arange(6) % 2 == 0
+    fires = rng.random((6000, 6)) < np.where(good[:, None] == for_keep, on, off)
+    votes = (fires * np.where(for_keep, 1, -1)).astype(np.int8)
+    model = DawidSkene().fit(votes)
+    assert model.abstain_ == "symbol"
+    assert model.class_prior_ == pytest.approx(prior, abs=0.06)
+    for source, (speaks_up, errs) in enumerate(zip(on, off, strict=True)):
+        vote = int(for_keep[source])
+        assert model.confusion_[source, vote, vote] == pytest.approx(speaks_up, abs=0.06)
+        assert model.confusion_[source, 1 - vote, vote] == pytest.approx(errs, abs=0.06)
+    assert ((model.predict_proba(votes) > 0.5) == good).mean() > 0.75
+    assert DawidSkene.restore(model.state()).abstain_ == "symbol"
+    both = np.where(good, 1, -1)[:, None] * rng.choice([1, 1, 1, -1], (6000, 3))
+    assert DawidSkene().fit(np.column_stack([votes[:, :2], both])).abstain_ == "missing"
