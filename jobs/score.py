@@ -1,7 +1,8 @@
 """`chaffinch score`: measure every sample with every scorer; resumes, and computes only what is missing."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.experiment import Experiment, JobError
@@ -43,7 +44,8 @@ def run_score(experiment: Experiment) -> dict[str, Spent]:
         note_count(experiment.sides[0].store, cut.count)
     try:
         # What a slice took says little of the pool; all slices at once would write each other's times away.
-        with experiment.timed("score") if cut is None else nullcontext({}) as timing:
+        stage: AbstractContextManager[dict[str, Any]] = experiment.timed("score") if cut is None else nullcontext({})
+        with stage as timing:
             _check_loading(experiment)
             for side in reversed(experiment.sides):
                 spent[side.label] = _score_side(experiment, side)
