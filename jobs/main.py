@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 import sys
 import traceback
 import warnings
@@ -12,6 +13,8 @@ from chaffinch.jobs.console import Console
 from chaffinch.jobs.documents import ConfigError
 
 DONE, FAILED, WRONG = 0, 1, 2
+# What Beam puts around an error's own words, once or more.
+_WRAPPED = re.compile(r"^(RuntimeError: )+(?=[\w.]+: )|( \[while running '[^']*'\])+$")
 
 _COMMANDS = {
     "run": "score, decide, emit and report",
@@ -62,7 +65,8 @@ def _root_cause(error: BaseException) -> str:
     if isinstance(error, JobError):
         return str(error)
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1].strip() if lines else 'no message'}"
+    told = f"{type(error).__name__}: {lines[-1].strip() if lines else 'no message'}"
+    return _WRAPPED.sub("", told)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -139,6 +143,9 @@ def _set_up_logging(verbose: bool) -> None:
     if not verbose:
         logging.getLogger("chaffinch").setLevel(logging.WARNING)  # what scorers warn of is meant for the user
         logging.getLogger("apache_beam").setLevel(logging.ERROR)
+        # Tracebacks of what ends the run anyway; it is told at the end.
+        for name in ("common", "worker"):
+            logging.getLogger(f"apache_beam.runners.{name}").setLevel(logging.CRITICAL)
         warnings.simplefilter("ignore")
 
 

@@ -70,6 +70,12 @@ def run_command(
     if cut is None:  # many slices would list the store at once, and what they leave waits for whoever needs all of it
         files.remove_leftovers(experiment.output)
         files.remove_leftovers(experiment.config.store)
+    try:
+        files.check_writable(experiment.output)
+        if command in ("score", "run"):
+            files.check_writable(experiment.config.store)
+    except OSError as error:
+        raise JobError(str(error)) from error
     if command not in _LOCKING:
         return _run_stages(experiment, command)
     try:

@@ -28,8 +28,8 @@ def decide(
     """Judges a pool: writes fitted.json and a decisions table per shard.
 
     Earlier decisions stay until everything is learned, so that a judgement that fails costs nothing. A run that was
-    stopped goes on where it was: fitted.json is only there once older decisions are gone, and decisions are only written
-    once it is there. What counts them, summary.json, goes first, so that nobody takes it for the new ones'.
+    stopped goes on where it was: fitted.json is only there once older decisions are gone, and decisions are only
+    written once it is there. What counts them, summary.json, goes first, so that nobody takes it for the new ones'.
 
     Args:
         engine: where to run.

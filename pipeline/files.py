@@ -1,6 +1,7 @@
 """Files wherever they are: the local disk directly, anything else through Beam's filesystems."""
 
 import contextlib
+import errno
 import functools
 import itertools
 import os
@@ -26,6 +27,8 @@ _BLOCK = 1 << 20
 _WEEK = 7 * 24 * 3600
 _numbers = itertools.count()
 _AS_IT_IS = "uncompressed"  # Beam would otherwise go by the name's ending
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_SCRATCH = "chaffinch-"  # how the names of temporary files begin
 _REPEATING = ("reject", "reason", "source_shard")
 _TEMPORARY = re.compile(r"-(?P<process>\d+)-\d+\.partial$")
 
@@ -38,6 +41,10 @@ def _filesystems() -> "type[FileSystems]":
 
     share_connections()
     return FileSystems
+
+
+class ScratchError(Exception):
+    """Temporary files cannot be written on this machine; the message says where and what to do."""
 
 
 @dataclass(frozen=True)
@@ -191,12 +198,35 @@ def local_copy(path: str) -> Iterator[str]:
     if is_local(path):
         yield path
         return
-    with tempfile.NamedTemporaryFile(prefix="chaffinch-", suffix=os.path.basename(path)) as copy:
-        with open_binary(path) as source:
+    with scratch():
+        copy = tempfile.NamedTemporaryFile(prefix=_SCRATCH, suffix=os.path.basename(path))  # noqa: SIM115
+    with copy:
+        with open_binary(path) as source, scratch():
             while block := source.read(_BLOCK):
                 copy.write(block)
-        copy.flush()
+            copy.flush()
         yield copy.name
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[None]:
+    """For work on temporary files: what goes wrong with them must not pass for what goes wrong with a shard.
+
+    Raises:
+        ScratchError: in place of OSErrors that only writing can raise.
+    """
+    try:
+        yield
+    except OSError as error:
+        told = error.strerror or ""
+        ours = error.errno in _FULL if error.filename is None else _SCRATCH in str(error.filename)
+        if ours or "temporary directory" in told:  # Python's own words where it finds none
+            folder = os.environ.get("TMPDIR", "/tmp")
+            raise ScratchError(
+                f"the folder for temporary files, {folder}, cannot be written: {told}; make room there or set TMPDIR "
+                "to another folder, then run the same command: it goes on where it stopped"
+            ) from error
+        raise
 
 
 @contextlib.contextmanager
@@ -206,22 +236,63 @@ def writing(path: str) -> Iterator[BinaryIO]:
     An error inside the block leaves neither the file nor the temporary one.
     """
     if is_local(path):
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         temporary = temporary_name(path)
         try:
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
             with open(temporary, "wb", buffering=_BLOCK) as file:
                 yield file
             os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
+        except BaseException as error:
+            with contextlib.suppress(OSError):
                 os.unlink(temporary)
+            if isinstance(error, OSError) and _is_about(error, path):
+                raise _unwritable(path, error) from error
             raise
         return
     # Object stores have no rename; the object appears when its single put ends, so it is written from a whole file.
-    with tempfile.TemporaryFile(prefix="chaffinch-") as whole:
+    with scratch(), tempfile.TemporaryFile(prefix=_SCRATCH) as whole:
         yield whole
         whole.seek(0)
-        _put(path, whole)
+        with _plain_errors(path):
+            _put(path, whole)
+
+
+def check_writable(folder: str) -> None:
+    """Makes sure, before any work is done, that files can be written in a local folder; makes it if need be.
+
+    Args:
+        folder: a folder; of other filesystems nothing is asked.
+
+    Raises:
+        OSError: they cannot; says why and what to do.
+    """
+    if is_local(folder):
+        probe = temporary_name(join(folder, "probe"))
+        try:
+            os.makedirs(folder, exist_ok=True)
+            with open(probe, "wb"):
+                pass
+            os.unlink(probe)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+
+
+def _is_about(error: OSError, path: str) -> bool:
+    """Whether an error comes of writing a file, and not of what was read to fill it."""
+    if error.filename is None:
+        return error.errno in _FULL
+    name = str(error.filename)
+    return name.startswith(path) or path.startswith(name)
+
+
+def _unwritable(path: str, error: OSError) -> OSError:
+    remedy = "make room there" if error.errno in _FULL else "see to its permissions"
+    told = OSError(
+        f"{path} cannot be written: {error.strerror}; {remedy} or choose another place, then run the same command: it "
+        "goes on where it stopped"
+    )
+    told.errno = error.errno
+    return told
 
 
 def _put(path: str, whole: BinaryIO) -> None:

@@ -236,7 +236,7 @@ class ScoreShard(beam.DoFn):
         """Notes what the user is to be told, where somebody waits for that; the job then ends without more ado."""
         try:
             yield
-        except (LoadError, MemoryShortage) as error:
+        except (LoadError, MemoryShortage, OSError, files.ScratchError) as error:
             if not note_failure(self._prepared, error):
                 raise
 

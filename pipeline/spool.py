@@ -32,6 +32,13 @@ class Kept:
     present: np.ndarray
 
 
+def _unreadable(path: str, error: OSError) -> OSError:
+    return OSError(
+        f"{path} cannot be read, and its samples were to be kept: {error.strerror or error}; put it back and run the "
+        "same command, or `chaffinch run` to go on without it"
+    )
+
+
 class SampleBytes:
     """The bytes of kept samples, by row."""
 
@@ -62,13 +69,23 @@ class SampleBytes:
         number = bisect.bisect_right(self._ends, row)
         if self._open is None or self._open[0] != number:
             self.close()
-            self._open = (number, files.open_binary(self._paths[number]))
+            self._open = (number, self._opened(self._paths[number]))
         file = self._open[1]
-        file.seek(start)
-        data = file.read(end - start)
+        try:
+            file.seek(start)
+            data = file.read(end - start)
+        except OSError as error:
+            raise _unreadable(self._paths[number], error) from error
         if len(data) != end - start:
             raise OSError(f"{self._paths[number]} ends at byte {start + len(data)}; it changed since it was scored")
         return memoryview(data)
+
+    @staticmethod
+    def _opened(path: str) -> BinaryIO:
+        try:
+            return files.open_binary(path)
+        except OSError as error:
+            raise _unreadable(path, error) from error
 
     def close(self) -> None:
         """Closes the shard that was read last."""
@@ -101,9 +118,11 @@ class Spool:
         self._starts: dict[int, int] = {}
         chosen = table.select(["offsets", "sizes"]).take(pa.array(rows))
         spans = zip(rows.tolist(), chosen["offsets"].to_pylist(), chosen["sizes"].to_pylist(), strict=True)
-        for row, offsets, sizes in spans:
-            self._starts[row] = self._file.tell()
-            self._file.write(samples.read(row, offsets[0], offsets[-1] + sizes[-1]))
+        with files.scratch():
+            for row, offsets, sizes in spans:
+                self._starts[row] = self._file.tell()
+                self._file.write(samples.read(row, offsets[0], offsets[-1] + sizes[-1]))
+            self._file.flush()
 
     def read(self, row: int, start: int, end: int) -> memoryview:
         """Reads one of the rows.

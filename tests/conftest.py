@@ -7,8 +7,9 @@ import importlib.util
 import io
 import json
 import os
+import subprocess
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -220,3 +221,22 @@ def colour_detector(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 def slow_detector() -> ModuleType:
     """What zero-shot detectors find by transformers' own processing, one picture at a time."""
     return _load_module(Path(__file__).with_name("slow_detector.py"))
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """(options) -> a small disk in memory; skips where none may be mounted."""
+    mounted: list[Path] = []
+
+    def make(options: str) -> Path:
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True)
+        if done.returncode:
+            pytest.skip(f"no disk can be mounted here: {done.stderr.decode().strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)

@@ -302,6 +302,17 @@ class TestEmittingAgain:
         assert json.loads((emission.shards_folder / "meta.json").read_bytes())["output_shard_count"] == 0
         assert np.load(emission.output / "sample_ids.npy").shape == (0,)
 
+    def test_an_input_that_went_away_fails_and_may_come_back(self, emission):
+        path = Path(emission.shards[1].path)
+        away = path.rename(path.with_suffix(".away"))
+        told = rf"{path} cannot be read, and its samples were to be kept: No such file"
+        with pytest.raises(Exception, match=told):  # Beam's own, around it
+            emission.emit()
+        assert not (emission.shards_folder / "meta.json").exists()
+        away.rename(path)
+        emission.emit()
+        assert emission.emitted() == emission.expected()
+
     def test_an_input_that_became_shorter_fails(self, emission):
         """And meta.json, which says that all is there, is gone with the first shard that is not."""
         emission.emit(size=4)

@@ -117,6 +117,14 @@ class TestObjectStore:
             (row,) = index_shard(Shard("gone", path, 1, 1.0)).to_pylist()
             assert row["reject"].startswith("shard cannot be read: ")
 
+    def test_a_full_folder_for_temporary_files_rejects_no_shard(self, remote, tmp_path, small_pool, mount, monkeypatch):
+        remote.upload(small_pool(tmp_path / "pool", shards=1, samples=40), "pool")
+        (shard,) = find_shards("s3://bucket/pool")
+        monkeypatch.setattr("tempfile.tempdir", str(mount("size=16k")))
+        for work in (lambda: index_shard(shard), lambda: files.write_bytes("s3://bucket/a", bytes(100_000))):
+            with pytest.raises(files.ScratchError, match=r"temporary files, .*, cannot be written: No space left"):
+                work()
+
     def test_a_shard_that_may_not_be_read(self):
         class Forbidden(BaseHTTPRequestHandler):
             def do_HEAD(self):
