@@ -5,9 +5,10 @@
 #     examples/worker.sh install            a virtual environment with the versions of constraints.txt
 #     examples/worker.sh weights FILE       checks weights against a list of digests, as `sha256sum FILES > FILE` makes it
 #     examples/worker.sh start              a worker pool on $PORT, until it is killed
-#     examples/worker.sh run COMMAND ...    anything else in the same environment: a Slurm task, `chaffinch score`
+#     examples/worker.sh run COMMAND ...    anything else in the same environment: a Slurm task, `chaffinch score`, or a
+#                                           TaskManager of Flink, which then starts workers by itself and needs no pool
 #
-# Then, where the job is launched: run.runner=flink run.flink.environment=HOST:PORT, and `chaffinch doctor CONFIG`.
+# Then, where the job is launched: `chaffinch doctor CONFIG`.
 #
 # Set what differs from the defaults in the environment:
 #   HOME_OF_WORKERS  where the environment is                                (default: ~/.chaffinch-worker)
@@ -65,9 +66,13 @@ environment() {
 
 start() {
     environment
+    # The pool never reads what its workers print, who would wait for it at some time.
+    local worker=$home/pooled-worker
+    printf '#!/bin/sh\nexec "%s" "$@" >&2\n' "$venv/bin/chaffinch-worker" >"$worker.$$"
+    chmod +x "$worker.$$" && mv "$worker.$$" "$worker"
     echo "worker pool on port ${PORT:-50000}, $OMP_NUM_THREADS threads a worker" >&2
     exec python -m apache_beam.runners.worker.worker_pool_main --service_port="${PORT:-50000}" \
-        --container_executable="$venv/bin/chaffinch-worker"
+        --container_executable="$worker"
 }
 
 run() {

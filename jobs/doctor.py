@@ -13,6 +13,7 @@ from chaffinch.jobs.checks import Check, Wanted, check_all
 from chaffinch.jobs.config import Config, load_config
 from chaffinch.jobs.console import Console
 from chaffinch.jobs.experiment import Experiment, JobError
+from chaffinch.jobs.run import check_beam_options
 from chaffinch.pipeline import files
 from chaffinch.pipeline.examination import Examination, Examine, Examined, Reports
 from chaffinch.pipeline.runner import add_up, set_up_filesystems
@@ -38,6 +39,7 @@ def run_doctor(config: str, settings: Sequence[str], console: Console, beam_opti
         ConfigError: the config or a setting is wrong.
         JobError: something else is; the lines say what.
     """
+    check_beam_options(beam_options, console)
     set_up_filesystems(beam_options)
     experiment = Experiment(load_config(config, list(settings)), console, beam_options)
     checks = [_tell_config(experiment.config), *_examine(experiment)]

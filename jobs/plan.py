@@ -1,6 +1,7 @@
 """`chaffinch plan`: what will it cost? Scores, decides and emits a small sample of the pool, and forecasts the rest.
 
-The sample is curated in a folder of its own, which goes afterwards, and not in the store: a plan that is asked for
+The sample is scored where a run's workers are, for their machines may differ from this one; and decided on and emitted
+here. All that happens in a folder of its own, which goes afterwards, and not in the store: a plan that is asked for
 again must measure again; tables of scorers that heed the whole pool (`where: required`, `neighbours`) would be of no
 use to it; and what emitting and deciding write is measured too.
 """
@@ -21,6 +22,7 @@ from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.emit import run_emit
 from chaffinch.jobs.experiment import Experiment, JobError
 from chaffinch.jobs.forecast import Forecast, Place, Sampled
+from chaffinch.jobs.run import check_beam_options
 from chaffinch.jobs.score import run_score
 from chaffinch.jobs.sections import KeepSection
 from chaffinch.jobs.side import Side
@@ -55,6 +57,7 @@ def run_plan(
         JobError: the sample cannot be scored.
     """
     own, overrides = _split(settings)
+    check_beam_options(beam_options, console)
     set_up_filesystems(beam_options)
     whole = load_config(config, overrides)
     scratch = files.join(whole.sections.output, "plan")
@@ -114,7 +117,7 @@ def _shrink(config: Config, scratch: str, sample: int) -> Config:
     if keep.count is not None:
         share = sum(one.size for one in shards) / max(sum(one.size for one in config.shards), 1)
         keep = KeepSection(count=round(keep.count * share), uncovered=keep.uncovered, seed=keep.seed)
-    run = config.sections.run.model_copy(update={"runner": "local", "workers": 1, "max_rejected": 1.0, "slice": None})
+    run = config.sections.run.model_copy(update={"workers": 1, "max_rejected": 1.0, "slice": None})
     changed = {"output": scratch, "store": files.join(scratch, "store"), "run": run, "keep": keep}
     sections = config.sections.model_copy(update=changed)
     return dataclasses.replace(config, sections=sections, shards=shards, reference=reference)
@@ -151,9 +154,16 @@ def _pool_seconds(experiment: Experiment, spent: Spent) -> float:
 
 
 def _judge(experiment: Experiment, console: Console) -> tuple[dict[str, int], int | None]:
-    """Decides and emits the sample: the bytes of both, and how many samples were kept; nothing where that fails."""
-    if not experiment.config.filters:
+    """Decides and emits the sample: the bytes of both, and how many samples were kept; nothing where that fails.
+
+    What is written is the same wherever it is done, and here it is done soonest.
+    """
+    config = experiment.config
+    if not config.filters:
         return {}, None
+    run = config.sections.run.model_copy(update={"runner": "local"})
+    local = dataclasses.replace(config, sections=config.sections.model_copy(update={"run": run}))
+    experiment = dataclasses.replace(experiment, config=local)
     try:
         kept = run_decide(experiment)["kept"]
         run_emit(experiment)

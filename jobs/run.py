@@ -61,7 +61,7 @@ def run_command(
         raise ConfigError(
             "command line: fitted= has no meaning for score; it goes with decide, emit, report, label and run"
         )
-    _check_beam_options(beam_options, console)
+    check_beam_options(beam_options, console)
     set_up_filesystems(beam_options)
     experiment = Experiment(load_config(config, overrides, fitted is not None), console, beam_options, fitted)
     cut = experiment.config.slice
@@ -85,7 +85,7 @@ def run_command(
         raise JobError(str(error)) from error
 
 
-def _check_beam_options(beam_options: tuple[str, ...], console: Console) -> None:
+def check_beam_options(beam_options: tuple[str, ...], console: Console) -> None:
     """Refuses runners that lose data, and warns of options that nobody may ever read."""
     try:
         refuse(named_runner(beam_options))

@@ -1,4 +1,4 @@
-"""What Beam counts while it works, for the pages of Flink, Dataflow and others.
+"""What Beam counts while it works, for whatever page a runner shows.
 
 Namespaces are `scorers.<name>`, `filters.<name>`, `shards` and `decisions`, each with counters such as `samples`. A
 runner that tries something again counts it again: exact numbers are in summary.json and timings.json. Outside a

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,25 @@ class TestCommand:
         (tmp_path / "out" / "note").write_text("mine")
         assert run("doctor", config())[0] == 0
         assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == ["note", "store"]
+
+    def test_a_runner_that_does_not_answer(self, config, run, tmp_path):
+        with socket.socket() as closed:  # bound, so that nobody else listens there, and never listening
+            closed.bind(("localhost", 0))
+            server = f"localhost:{closed.getsockname()[1]}"
+            status, out, err = run("doctor", config(), "run.runner=flink", f"run.flink.job_server={server}")
+        assert status == 1
+        found = lines(out)
+        assert found["workers"].startswith(f"wrong    workers: no job server answers at {server}")
+        # What can be seen from here is told all the same.
+        assert found["input"].startswith("ok ")
+        assert found[f"folder {tmp_path / 'out'}"].startswith("ok ")
+        assert "wrong: workers" in err
+
+    @pytest.mark.parametrize("command", ["doctor", "plan"])
+    def test_a_runner_that_loses_data_is_refused(self, config, run, command):
+        status, _, err = run(command, config(), "--", "--runner=DaskRunner")
+        assert status == 2
+        assert "is refused" in err
 
     def test_a_wrong_config_is_told_as_ever(self, config, run):
         status, _, err = run("doctor", config(filters={"words": {"column": "captions.wrods", "keep": [1, None]}}))
