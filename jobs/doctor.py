@@ -14,6 +14,7 @@ from chaffinch.jobs.config import Config, load_config
 from chaffinch.jobs.console import Console
 from chaffinch.jobs.experiment import Experiment, JobError
 from chaffinch.jobs.run import check_beam_options
+from chaffinch.jobs.slicing import refuse_slice
 from chaffinch.pipeline import files
 from chaffinch.pipeline.examination import Examination, Examine, Examined, Reports
 from chaffinch.pipeline.runner import add_up, set_up_filesystems
@@ -42,6 +43,7 @@ def run_doctor(config: str, settings: Sequence[str], console: Console, beam_opti
     check_beam_options(beam_options, console)
     set_up_filesystems(beam_options)
     experiment = Experiment(load_config(config, list(settings)), console, beam_options)
+    refuse_slice(experiment.config.sections.run.slice, "doctor")
     checks = [_tell_config(experiment.config), *_examine(experiment)]
     if console.json:
         console.result(json.dumps({"checks": [vars(check) for check in checks]}))

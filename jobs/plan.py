@@ -26,6 +26,7 @@ from chaffinch.jobs.run import check_beam_options
 from chaffinch.jobs.score import run_score
 from chaffinch.jobs.sections import KeepSection
 from chaffinch.jobs.side import Side
+from chaffinch.jobs.slicing import refuse_slice
 from chaffinch.pipeline import files
 from chaffinch.pipeline.leases import visible_gpus
 from chaffinch.pipeline.runner import set_up_filesystems
@@ -60,6 +61,7 @@ def run_plan(
     check_beam_options(beam_options, console)
     set_up_filesystems(beam_options)
     whole = load_config(config, overrides)
+    refuse_slice(whole.sections.run.slice, "plan")
     scratch = files.join(whole.sections.output, "plan")
     files.remove_below(scratch)
     try:

@@ -40,22 +40,22 @@ class SharedClient(boto3_client.Client):
 
     def get_object_metadata(self, request: Any) -> Any:
         """What a store knows of an object."""
-        beams = super()
+        beams: Any = super()
         return retried(_path(request.bucket, request.object), lambda: beams.get_object_metadata(request))
 
     def list(self, request: Any) -> Any:
         """One page of a listing."""
-        beams = super()
+        beams: Any = super()
         return retried(_path(request.bucket, request.prefix), lambda: beams.list(request))
 
     def delete(self, request: Any) -> None:
         """Removes an object."""
-        beams = super()
+        beams: Any = super()
         retried(_path(request.bucket, request.object), lambda: beams.delete(request))
 
     def delete_batch(self, request: Any) -> Any:
         """Removes objects; those that were removed by an earlier try count as removed."""
-        beams = super()
+        beams: Any = super()
 
         def delete() -> Any:
             response = beams.delete_batch(request)
@@ -96,7 +96,7 @@ def put(options: Any, path: str, content: BinaryIO) -> None:
         path: `s3://<bucket>/<name>`.
         content: a local file, read from its beginning.
     """
-    from boto3.s3.transfer import TransferConfig
+    from boto3.s3.transfer import TransferConfig  # type: ignore[import-untyped]
 
     bucket, name = parse_s3_path(path)
     settings = TransferConfig(multipart_threshold=_LARGEST_PUT, use_threads=False)
@@ -140,8 +140,8 @@ def _connection(options: Any) -> Any:
 
 def _connect(given: dict[str, Any]) -> Any:
     try:
-        import boto3
-        from botocore.config import Config
+        import boto3  # type: ignore[import-untyped]
+        from botocore.config import Config  # type: ignore[import-untyped]
     except ImportError as error:
         raise RuntimeError("s3:// needs boto3: pip install 'chaffinch[aws]'") from error
     return boto3.session.Session().client(

@@ -154,7 +154,7 @@ def test_a_gate_waits_for_a_shard_that_could_not_be_read(write, run, places, dig
 
 def test_slices_are_for_scoring_alone(write, run, places):
     config, output = write(PLAIN, "out")
-    for command in ("run", "decide", "emit", "report", "label", "train"):
+    for command in ("run", "decide", "emit", "report", "label", "train", "plan", "doctor"):
         trained = [f"train={{model: RN50, input: {places['pool']}}}"] if command == "train" else []
         status, _, err = run(command, config, "run.slice=1/4", *trained)
         assert status == 2, command
