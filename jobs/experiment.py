@@ -57,7 +57,7 @@ class Experiment:
         options = (*choice.beam_options(), *self.beam_options)
         if problem := unreachable(options):
             raise JobError(problem)
-        return Engine(choice.at_once, options, in_processes=choice.runner == "processes")
+        return Engine(choice.at_once, options, choice.runner == "processes", choice.flink.rest)
 
     @cached_property
     def sides(self) -> list[Side]:

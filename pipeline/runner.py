@@ -1,6 +1,7 @@
 """Running one function over all shards with Beam, on whatever runner, and adding up what it returns."""
 
 import contextlib
+import functools
 import pickle
 import re
 import signal
@@ -14,15 +15,15 @@ from typing import Any, TypeVar
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability import portable_runner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.runners.runner import PipelineResult, PipelineState
+from apache_beam.runners.runner import PipelineState
 from apache_beam.transforms.window import GlobalWindows
 
 from chaffinch.pipeline import files
 from chaffinch.pipeline.counters import count_result
-from chaffinch.pipeline.runners import named_runner
+from chaffinch.pipeline.runners import end_job, named_runner
 from chaffinch.pipeline.workers import Workers, load_function, stop_workers, workers
 
 _MOST_AT_ONCE = 64
@@ -48,11 +49,13 @@ class Engine:
         workers: how many shards are worked on at once by the local runner.
         beam_options: Beam's options as on a command line; of two that disagree the later one holds.
         in_processes: whether the local runner scores in worker processes too, rather than in threads.
+        flink_rest: host:port of Flink's JobManager, where jobs can be ended.
     """
 
     workers: int = 1
     beam_options: tuple[str, ...] = ()
     in_processes: bool = False
+    flink_rest: str | None = None
 
     def options(self, label: str, threads: int) -> PipelineOptions:
         """Beam's options for one job of this engine.
@@ -110,22 +113,27 @@ class Engine:
         if self.is_local:
             pipeline.run().wait_until_finish()
         else:
-            _wait(pipeline.run())
+            name = options.view_as(GoogleCloudOptions).job_name
+            _run_elsewhere(pipeline, functools.partial(end_job, name, self.flink_rest))
 
 
-def _wait(result: PipelineResult) -> None:
-    """Waits for the end of a job elsewhere, and ends it where this process is to stop, since it would go on."""
-    try:
-        with _stopping():
+def _run_elsewhere(pipeline: beam.Pipeline, end: Callable[[], None]) -> None:
+    """Runs a job elsewhere and waits for its end; ends it where this process is to stop, since it would go on."""
+    with _noting_the_end() as told:
+        result = pipeline.run()
+        try:
             if not isinstance(result, portable_runner.PipelineResult):
                 result.wait_until_finish()
                 return
             while not PipelineState.is_terminal(result.state):
+                if told.is_set():
+                    raise SystemExit(128 + signal.SIGTERM)
                 time.sleep(_POLL_SECONDS)
-    except BaseException:
-        with contextlib.suppress(Exception):  # what is to be told is why this was asked for
-            result.cancel()
-        raise
+        except BaseException:
+            with contextlib.suppress(Exception):  # what is to be told is why this was asked for
+                result.cancel()
+            end()  # Beam's job server forgets a job of Flink's that is cancelled, but does not end it
+            raise
     if result.state != PipelineState.DONE:
         result.wait_until_finish()  # raises what the job failed for
     # Beam's own waiting gives a job that is done ten more seconds to say something. This lets go of it at once.
@@ -133,18 +141,20 @@ def _wait(result: PipelineResult) -> None:
 
 
 @contextlib.contextmanager
-def _stopping() -> Iterator[None]:
-    """Lets SIGTERM raise inside the block, so that there is time to clean up."""
+def _noting_the_end() -> Iterator[threading.Event]:
+    """Notes a first SIGTERM, so that a job that is just being launched can be ended; a second one ends this at once."""
+    told = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield told
         return
 
-    def stop(*_: object) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
+    def note(*_: object) -> None:
+        told.set()
+        signal.signal(signal.SIGTERM, before)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, note)
     try:
-        yield
+        yield told
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -2,13 +2,17 @@
 
 import difflib
 import json
+import logging
 import shutil
 import socket
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from chaffinch.pipeline.workers import cores
+
+_log = logging.getLogger(__name__)
 
 Runner = Literal["local", "processes", "prism", "flink", "dataflow"]
 
@@ -55,6 +59,7 @@ class FlinkSettings:
     Attributes:
         job_server: host:port of the job server; must be given.
         artifacts: host:port at which it takes files, where it is not the one that it names itself.
+        rest: host:port of the JobManager, so that a job can be ended when whoever launched it is stopped.
         environment: where Python works. `process`: TaskManagers start `chaffinch-worker`, which is on their PATH;
             a path: they start this program; host:port: they ask a worker pool there, as each of them sees it;
             `loopback`: threads of this very process, for a Flink on this machine.
@@ -64,6 +69,7 @@ class FlinkSettings:
 
     job_server: str | None = None
     artifacts: str | None = None
+    rest: str | None = None
     environment: str = PROCESS
 
 
@@ -134,7 +140,8 @@ class Choice:
         if flink.job_server is None:
             problem = "is missing: host:port of Beam's job server, such as localhost:8099; docs/flink.md starts one"
             raise SettingError(("flink", "job_server"), problem)
-        for name, address in (("job_server", flink.job_server), ("artifacts", flink.artifacts)):
+        for name in ("job_server", "artifacts", "rest"):
+            address = getattr(flink, name)
             if address is not None and not _is_address(address):
                 raise SettingError(("flink", name), f"must be host:port, such as localhost:8099, not {address!r}")
         if not (flink.environment in (LOOPBACK, PROCESS) or "/" in flink.environment or _is_address(flink.environment)):
@@ -187,6 +194,35 @@ def unreachable(beam_options: Sequence[str]) -> str:
     except OSError as error:
         return f"no job server answers at {address} ({error}); docs/flink.md tells how to start one"
     return ""
+
+
+def end_job(name: str, rest: str | None) -> None:
+    """Ends a job on Flink, or says that it may go on.
+
+    Args:
+        name: the job's.
+        rest: host:port of the JobManager; None where it is not known, or this is no Flink.
+    """
+    problem = "run.flink.rest is not set"
+    if rest is not None:
+        try:
+            if _end_jobs(name, rest):
+                return
+            problem = f"{rest} knows no such job"
+        except (OSError, ValueError) as error:
+            problem = f"{rest} does not answer: {error}"
+    _log.warning("job %s may go on and hold slots: cancel it where it runs (%s)", name, problem)
+
+
+def _end_jobs(name: str, rest: str) -> int:
+    """Asks Flink to end jobs of one name; how many there were."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a cluster is not behind a proxy
+    with direct.open(f"http://{rest}/jobs/overview", timeout=_PATIENCE_SECONDS) as answer:
+        jobs = [job["jid"] for job in json.load(answer)["jobs"] if job["name"] == name]
+    for job in jobs:
+        request = urllib.request.Request(f"http://{rest}/jobs/{job}?mode=cancel", method="PATCH")
+        direct.open(request, timeout=_PATIENCE_SECONDS).close()
+    return len(jobs)
 
 
 def named_runner(beam_options: Sequence[str]) -> str | None:

@@ -184,7 +184,7 @@ class Cluster:
         )
         self._wait("the job server", lambda: _listens(ports["job_server"]))
         if not self.embedded:
-            self._wait("the TaskManagers", lambda: self._ask("/overview").get("slots-total") == task_managers * slots)
+            self._wait("the TaskManagers", lambda: self.ask("/overview").get("slots-total") == task_managers * slots)
 
     def _run_java(self, name: str, megabytes: int, entry: str, *arguments: str) -> None:
         opened = [f"--add-opens=java.base/java.{module}=ALL-UNNAMED" for module in OPENED]
@@ -230,25 +230,30 @@ class Cluster:
             until = time.monotonic() + seconds
             while any(map(_group_lives, groups)) and time.monotonic() < until:
                 time.sleep(0.05)
+        for group in groups:
+            with contextlib.suppress(ChildProcessError):  # somebody else's child
+                os.waitpid(group, 0)
         self.processes.clear()
         (self.folder / "cluster.json").unlink(missing_ok=True)
         shutil.rmtree(self.folder / "tmp", ignore_errors=True)
 
     def settings(self) -> list[str]:
         """What to write behind `chaffinch run CONFIG`."""
-        return ["run.runner=flink", f"run.flink.job_server=localhost:{self.ports['job_server']}"]
+        settings = ["run.runner=flink", f"run.flink.job_server=localhost:{self.ports['job_server']}"]
+        return settings if self.embedded else [*settings, f"run.flink.rest=localhost:{self.ports['rest']}"]
 
     def jobs(self) -> list[tuple[str, str, str]]:
         """Identifier, state and name of every job that Flink remembers; ClusterError where Flink is embedded."""
         if self.embedded:
             raise ClusterError("an embedded Flink cannot be asked; `down` ends its jobs with it")
-        return [(job["jid"], job["state"], job["name"]) for job in self._ask("/jobs/overview").get("jobs", [])]
+        return [(job["jid"], job["state"], job["name"]) for job in self.ask("/jobs/overview").get("jobs", [])]
 
     def cancel(self, job: str) -> None:
         """Ends a job, so that its slots are free again."""
-        self._ask(f"/jobs/{job}?mode=cancel", "PATCH")
+        self.ask(f"/jobs/{job}?mode=cancel", "PATCH")
 
-    def _ask(self, path: str, method: str = "GET") -> dict[str, Any]:
+    def ask(self, path: str, method: str = "GET") -> dict[str, Any]:
+        """What the JobManager answers; nothing where it does not answer, unless it was to do something."""
         request = urllib.request.Request(f"http://localhost:{self.ports['rest']}{path}", method=method)
         try:
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:

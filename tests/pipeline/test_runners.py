@@ -50,7 +50,7 @@ def test_runners_in_this_process_need_no_option(runner):
     ],
 )
 def test_flink_in_the_words_of_beam(place, environment):
-    choice = Choice("flink", 4, flink=FlinkSettings("host:8099", "host:8098", place))
+    choice = Choice("flink", 4, flink=FlinkSettings("host:8099", "host:8098", "host:8081", place))
     choice.check()
     options = PipelineOptions(list(choice.beam_options()))
     assert not unknown_options(choice.beam_options())
@@ -77,7 +77,7 @@ def test_without_workers_a_cluster_decides_by_itself():
         (Choice("flink"), ("flink", "job_server"), "is missing: host:port"),
         (Choice("flink", flink=FlinkSettings("localhost")), ("flink", "job_server"), "'localhost'"),
         (Choice("flink", flink=FlinkSettings("a:8099", "b:x")), ("flink", "artifacts"), "'b:x'"),
-        (Choice("flink", flink=FlinkSettings("a:8099", None, "docker")), ("flink", "environment"), "'docker'"),
+        (Choice("flink", flink=FlinkSettings("a:8099", environment="docker")), ("flink", "environment"), "'docker'"),
         (Choice("prism", prism=PrismSettings("no-such-prism")), ("prism", "binary"), "go install github.com/apache"),
         (Choice("dataflow"), ("dataflow", "project"), "needs project, region, temp, image"),
         (Choice("dataflow", dataflow=DataflowSettings("p", "r", "gs://b/t")), ("dataflow", "image"), "is missing"),
