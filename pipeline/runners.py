@@ -3,6 +3,7 @@
 import difflib
 import json
 import logging
+import os
 import shutil
 import socket
 import urllib.request
@@ -18,6 +19,8 @@ Runner = Literal["local", "processes", "prism", "flink", "dataflow"]
 
 LOOPBACK, PROCESS = "loopback", "process"
 WORKER = "chaffinch-worker"
+FOLDER = "chaffinch_folder"
+"""An experiment, as Beam calls what it passes on unread: the folder that relative paths of a config start from."""
 _PATIENCE_SECONDS = 5.0
 _LOSSY = {
     "dask": "Beam's Dask runner loses data without an error: with Beam 2.77, 0 and 100 of 100 records arrived in two "
@@ -161,6 +164,7 @@ class Choice:
                 options.append(f"--artifact_endpoint={self.flink.artifacts}")
             if workers is not None:
                 options.append(f"--parallelism={workers}")
+            options.append(f"--experiments={FOLDER}={os.getcwd()}")
             # What workers log ends in the TaskManagers' logs; Beam itself would fill them.
             options.append('--sdk_harness_log_level_overrides={"apache_beam": "WARNING"}')
             return (*options, *_environment(self.flink.environment))

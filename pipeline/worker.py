@@ -18,6 +18,8 @@ from apache_beam.portability.api import (
 )
 from google.protobuf import json_format, text_format
 
+from chaffinch.pipeline.runners import FOLDER
+
 _PATIENCE_SECONDS = 60.0
 # Beam's own note of what was installed where the job was launched; every job has it.
 _HARMLESS = {"submission_environment_dependencies.txt"}
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+    _enter_folder(info)
     os.environ["WORKER_ID"] = given.id
     os.environ["PIPELINE_OPTIONS"] = json_format.MessageToJson(info.pipeline_options)
     os.environ["RUNNER_CAPABILITIES"] = " ".join(info.runner_capabilities)
@@ -71,6 +74,14 @@ def _ask(endpoint: str, worker: str) -> beam_provision_api_pb2.ProvisionInfo:
         return stub.GetProvisionInfo(
             request, timeout=_PATIENCE_SECONDS, wait_for_ready=True, metadata=[("worker_id", worker)]
         ).info
+
+
+def _enter_folder(info: beam_provision_api_pb2.ProvisionInfo) -> None:
+    """Goes where the job was launched, so that relative paths mean the same; where that is not here, none can be."""
+    experiments = json_format.MessageToDict(info.pipeline_options).get("beam:option:experiments:v1") or []
+    for name, _, folder in (one.partition("=") for one in experiments):
+        if name == FOLDER and os.path.isdir(folder):
+            os.chdir(folder)
 
 
 def _files(info: beam_provision_api_pb2.ProvisionInfo) -> list[str]:

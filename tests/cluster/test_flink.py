@@ -90,10 +90,13 @@ def test_embedded_flink_gives_the_same_bytes(settings, local, digests, tmp_path)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_cluster_gives_the_same_bytes(workers, settings, local, standalone, digests):
+def test_a_cluster_gives_the_same_bytes(workers, settings, local, standalone, digests, monkeypatch):
+    """TaskManagers were started elsewhere, and yet relative paths mean the same to all."""
     path, output = settings(f"workers-{workers}")
+    monkeypatch.chdir(output.parent)
     before = {identifier for identifier, _, _ in standalone.jobs()}
-    assert curate(path, standalone, f"run.workers={workers}") == 0
+    places = ("input=pool", f"output={output.name}")
+    assert curate(path, standalone, f"run.workers={workers}", *places) == 0
     assert results(digests, output) == local
     jobs = {name: (identifier, state) for identifier, state, name in standalone.jobs() if identifier not in before}
     names = {name.rpartition("-")[0]: name for name in jobs}

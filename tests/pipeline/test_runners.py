@@ -1,11 +1,18 @@
 """Runners by name: Beam's options, what is refused, and the program that runners start."""
 
+import os
 import socket
 from concurrent import futures
 
 import grpc
 import pytest
-from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions, WorkerOptions
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    PipelineOptions,
+    PortableOptions,
+    StandardOptions,
+    WorkerOptions,
+)
 from apache_beam.portability.api import (
     beam_provision_api_pb2,
     beam_provision_api_pb2_grpc,
@@ -58,6 +65,7 @@ def test_flink_in_the_words_of_beam(place, environment):
     portable = options.view_as(PortableOptions)
     assert (portable.job_endpoint, portable.artifact_endpoint) == ("host:8099", "host:8098")
     assert "--parallelism=4" in choice.beam_options()
+    assert options.view_as(DebugOptions).experiments == [f"chaffinch_folder={os.getcwd()}"]
     assert options.view_as(WorkerOptions).sdk_harness_log_level_overrides == {"apache_beam": "WARNING"}
     if place != "loopback":
         made = environments.Environment.from_options(portable)
