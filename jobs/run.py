@@ -15,6 +15,7 @@ from chaffinch.jobs.report.command import run_report
 from chaffinch.jobs.score import run_score
 from chaffinch.jobs.slicing import refuse_slice
 from chaffinch.pipeline import files
+from chaffinch.pipeline.leftovers import remove_leftovers
 from chaffinch.pipeline.locks import LockError, holding
 from chaffinch.pipeline.runner import set_up_filesystems
 from chaffinch.pipeline.runners import named_runner, refuse, unknown_options
@@ -68,8 +69,8 @@ def run_command(
     if command != "score":
         refuse_slice(experiment.config.sections.run.slice, command)
     if cut is None:  # many slices would list the store at once, and what they leave waits for whoever needs all of it
-        files.remove_leftovers(experiment.output)
-        files.remove_leftovers(experiment.config.store)
+        remove_leftovers(experiment.output)
+        remove_leftovers(experiment.config.store)
     try:
         files.check_writable(experiment.output)
         if command in ("score", "run"):

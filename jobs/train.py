@@ -13,7 +13,7 @@ from chaffinch.jobs.train_light import train_light
 from chaffinch.jobs.training import ShardSamples, Training, load_training
 from chaffinch.jobs.training_display import show_results
 from chaffinch.jobs.training_run import TrainingRun
-from chaffinch.pipeline import files
+from chaffinch.pipeline.leftovers import remove_leftovers
 from chaffinch.scoring.scorer import SampleError
 
 _PROBED = 100
@@ -43,7 +43,7 @@ def train(config: str, overrides: Sequence[str], console: Console) -> dict[str, 
     """
     training = load_training(config, list(overrides))
     refuse_slice(training.sections.run.slice, "train")
-    files.remove_leftovers(training.folder)
+    remove_leftovers(training.folder)
     with ExitStack() as stack:
         samples = stack.enter_context(_open(training, training.place[:-1], console))
         evaluation = None

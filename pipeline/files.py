@@ -1,15 +1,11 @@
 """Files wherever they are: the local disk directly, anything else through Beam's filesystems."""
 
 import contextlib
-import errno
-import functools
 import itertools
 import os
 import re
 import shutil
-import socket
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +14,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from chaffinch.pipeline.disks import SCRATCH, is_about, scratch, unwritable
+from chaffinch.pipeline.processes import here
 from chaffinch.pipeline.vectors import from_lists, to_lists
 
 if TYPE_CHECKING:
     from apache_beam.io.filesystems import FileSystems
 
 _BLOCK = 1 << 20
-_WEEK = 7 * 24 * 3600
 _numbers = itertools.count()
 _AS_IT_IS = "uncompressed"  # Beam would otherwise go by the name's ending
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_SCRATCH = "chaffinch-"  # how the names of temporary files begin
 _REPEATING = ("reject", "reason", "source_shard")
-_TEMPORARY = re.compile(r"-(?P<process>\d+)-\d+\.partial$")
 
 
 def _filesystems() -> "type[FileSystems]":
@@ -41,10 +35,6 @@ def _filesystems() -> "type[FileSystems]":
 
     share_connections()
     return FileSystems
-
-
-class ScratchError(Exception):
-    """Temporary files cannot be written on this machine; the message says where and what to do."""
 
 
 @dataclass(frozen=True)
@@ -199,34 +189,13 @@ def local_copy(path: str) -> Iterator[str]:
         yield path
         return
     with scratch():
-        copy = tempfile.NamedTemporaryFile(prefix=_SCRATCH, suffix=os.path.basename(path))  # noqa: SIM115
+        copy = tempfile.NamedTemporaryFile(prefix=SCRATCH, suffix=os.path.basename(path))  # noqa: SIM115
     with copy:
         with open_binary(path) as source, scratch():
             while block := source.read(_BLOCK):
                 copy.write(block)
             copy.flush()
         yield copy.name
-
-
-@contextlib.contextmanager
-def scratch() -> Iterator[None]:
-    """For work on temporary files: what goes wrong with them must not pass for what goes wrong with a shard.
-
-    Raises:
-        ScratchError: in place of OSErrors that only writing can raise.
-    """
-    try:
-        yield
-    except OSError as error:
-        told = error.strerror or ""
-        ours = error.errno in _FULL if error.filename is None else _SCRATCH in str(error.filename)
-        if ours or "temporary directory" in told:  # Python's own words where it finds none
-            folder = os.environ.get("TMPDIR", "/tmp")
-            raise ScratchError(
-                f"the folder for temporary files, {folder}, cannot be written: {told}; make room there or set TMPDIR "
-                "to another folder, then run the same command: it goes on where it stopped"
-            ) from error
-        raise
 
 
 @contextlib.contextmanager
@@ -245,12 +214,12 @@ def writing(path: str) -> Iterator[BinaryIO]:
         except BaseException as error:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-            if isinstance(error, OSError) and _is_about(error, path):
-                raise _unwritable(path, error) from error
+            if isinstance(error, OSError) and is_about(error, path):
+                raise unwritable(path, error) from error
             raise
         return
     # Object stores have no rename; the object appears when its single put ends, so it is written from a whole file.
-    with scratch(), tempfile.TemporaryFile(prefix=_SCRATCH) as whole:
+    with scratch(), tempfile.TemporaryFile(prefix=SCRATCH) as whole:
         yield whole
         whole.seek(0)
         with _plain_errors(path):
@@ -274,25 +243,7 @@ def check_writable(folder: str) -> None:
                 pass
             os.unlink(probe)
         except OSError as error:
-            raise _unwritable(folder, error) from error
-
-
-def _is_about(error: OSError, path: str) -> bool:
-    """Whether an error comes of writing a file, and not of what was read to fill it."""
-    if error.filename is None:
-        return error.errno in _FULL
-    name = str(error.filename)
-    return name.startswith(path) or path.startswith(name)
-
-
-def _unwritable(path: str, error: OSError) -> OSError:
-    remedy = "make room there" if error.errno in _FULL else "see to its permissions"
-    told = OSError(
-        f"{path} cannot be written: {error.strerror}; {remedy} or choose another place, then run the same command: it "
-        "goes on where it stopped"
-    )
-    told.errno = error.errno
-    return told
+            raise unwritable(folder, error) from error
 
 
 def _put(path: str, whole: BinaryIO) -> None:
@@ -318,54 +269,7 @@ def _put(path: str, whole: BinaryIO) -> None:
 
 def temporary_name(path: str) -> str:
     """A name that nobody else uses, beside a file; it tells which process to ask whether it is still in use."""
-    return f"{path}.{_here()}-{os.getpid()}-{next(_numbers)}.partial"
-
-
-def _here() -> str:
-    """Names the processes that this one can see by their numbers."""
-    return f"{socket.gethostname()}-{process_space()}"
-
-
-@functools.cache
-def process_space() -> int:
-    """The namespace of processes: containers on one machine may share its name, and then their numbers mean others.
-
-    Returns:
-        A number; 0 where the system does not tell.
-    """
-    with contextlib.suppress(OSError):
-        return os.stat("/proc/self/ns/pid").st_ino
-    return 0
-
-
-def remove_leftovers(folder: str) -> None:
-    """Removes what processes that were killed on this machine left half written below a folder.
-
-    Those of other machines and containers go when nobody has written to them for a week: nothing tells whether their
-    process still lives.
-    """
-    if not is_local(folder):
-        return  # an object appears whole or not at all
-    for name in names_below(folder, ".partial"):
-        path = os.path.join(folder, name + ".partial")
-        match = _TEMPORARY.search(path)
-        with contextlib.suppress(OSError):
-            here = match is not None and path[: match.start()].endswith("." + _here())
-            if match and (
-                not is_alive(int(match["process"])) if here else time.time() - os.path.getmtime(path) > _WEEK
-            ):
-                os.unlink(path)
-
-
-def is_alive(process: int) -> bool:
-    """Whether there is a process of this number on this machine."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return f"{path}.{here()}-{os.getpid()}-{next(_numbers)}.partial"
 
 
 def write_bytes(path: str, data: bytes) -> None:

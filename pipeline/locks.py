@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from chaffinch.pipeline import files
+from chaffinch.pipeline.processes import is_alive, process_space, started_at
 
 BEAT_SECONDS = 15.0
 STALE_SECONDS = 120.0
@@ -63,8 +64,8 @@ class Holder:
         """This process."""
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         process = os.getpid()
-        space = files.process_space()
-        return cls(socket.gethostname(), process, command, now, space, _started(process), uuid.uuid4().hex)
+        space = process_space()
+        return cls(socket.gethostname(), process, command, now, space, started_at(process), uuid.uuid4().hex)
 
     @classmethod
     def read(cls, content: bytes) -> Self | None:
@@ -78,12 +79,12 @@ class Holder:
     @property
     def is_here(self) -> bool:
         """Whether it is, or was, a process that this one can see."""
-        return self.host == socket.gethostname() and self.space == files.process_space()
+        return self.host == socket.gethostname() and self.space == process_space()
 
     @property
     def is_gone(self) -> bool:
         """Whether it was a process of this machine, and is no more."""
-        return self.is_here and not (files.is_alive(self.process) and _started(self.process) == self.started)
+        return self.is_here and not (is_alive(self.process) and started_at(self.process) == self.started)
 
     def dump(self) -> bytes:
         """What its lock's file says."""
@@ -249,11 +250,3 @@ def _explain(path: str, holder: Holder | None, age: float) -> str:
         f"files: wait for it or stop it, or give this experiment an output: of its own. One that is dead loses its "
         f"lock {STALE_SECONDS:.0f} s after it was last seen; where you know that it is, delete {path}"
     )
-
-
-def _started(process: int) -> int:
-    """When a process of this machine started, in the kernel's ticks since it booted; 0 where nothing tells."""
-    with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{process}/stat", "rb") as file:
-        # The name, in parentheses, may hold anything.
-        return int(file.read().rpartition(b")")[2].split()[19])
-    return 0

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from chaffinch.pipeline import files
 from chaffinch.pipeline.batches import LoadedScorer, ScoringError
 from chaffinch.pipeline.counters import watch_shard
+from chaffinch.pipeline.disks import ScratchError
 from chaffinch.pipeline.feeds import Wanted
 from chaffinch.pipeline.measure import MemoryShortage, measure
 from chaffinch.pipeline.rows import Source
@@ -236,7 +237,7 @@ class ScoreShard(beam.DoFn):
         """Notes what the user is to be told, where somebody waits for that; the job then ends without more ado."""
         try:
             yield
-        except (LoadError, MemoryShortage, OSError, files.ScratchError) as error:
+        except (LoadError, MemoryShortage, OSError, ScratchError) as error:
             if not note_failure(self._prepared, error):
                 raise
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from chaffinch.pipeline import files
+from chaffinch.pipeline.disks import scratch
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Spool:
         self._starts: dict[int, int] = {}
         chosen = table.select(["offsets", "sizes"]).take(pa.array(rows))
         spans = zip(rows.tolist(), chosen["offsets"].to_pylist(), chosen["sizes"].to_pylist(), strict=True)
-        with files.scratch():
+        with scratch():
             for row, offsets, sizes in spans:
                 self._starts[row] = self._file.tell()
                 self._file.write(samples.read(row, offsets[0], offsets[-1] + sizes[-1]))

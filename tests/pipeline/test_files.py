@@ -12,6 +12,8 @@ import pyarrow as pa
 import pytest
 
 from chaffinch.pipeline import files
+from chaffinch.pipeline.leftovers import remove_leftovers
+from chaffinch.pipeline.processes import process_space
 
 
 class TestWriting:
@@ -54,7 +56,7 @@ class TestWriting:
         assert subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode == -9
         (left,) = os.listdir(tmp_path)
         assert left.endswith(".partial")
-        files.remove_leftovers(str(tmp_path))
+        remove_leftovers(str(tmp_path))
         assert os.listdir(tmp_path) == []
 
     def test_writers_of_one_file_do_not_mix(self, tmp_path):
@@ -104,8 +106,8 @@ class TestLeftovers:
         path.parent.mkdir(parents=True, exist_ok=True)
         host = socket.gethostname()
         alive = Path(files.temporary_name(str(path)))
-        gone = Path(f"{path}.{host}-{files.process_space()}-{dead}-140000000000000.partial")
-        contained = Path(f"{path}.{host}-{files.process_space() + 1}-{dead}-140000000000000.partial")
+        gone = Path(f"{path}.{host}-{process_space()}-{dead}-140000000000000.partial")
+        contained = Path(f"{path}.{host}-{process_space() + 1}-{dead}-140000000000000.partial")
         elsewhere = Path(f"{path}.other-{host}-{dead}-140000000000000.partial")
         old = Path(f"{path}.farther-{host}-{dead}-140000000000000.partial")
         strangers = [path, path.with_name("notes.partial"), path.with_name("a-1-2.part")]
@@ -115,7 +117,7 @@ class TestLeftovers:
             os.utime(one, (time.time() - 2 * 24 * 3600,) * 2)
         for one in [old, *strangers]:
             os.utime(one, (time.time() - 8 * 24 * 3600,) * 2)
-        files.remove_leftovers(str(tmp_path))
+        remove_leftovers(str(tmp_path))
         assert set(path.parent.iterdir()) - {path.parent / "scores"} == {alive, contained, elsewhere, *strangers}
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from chaffinch.pipeline import files, locks
 from chaffinch.pipeline.locks import Holder, LockError, holding
+from chaffinch.pipeline.processes import process_space
 
 HOLD = (
     "import sys, time; from chaffinch.pipeline.locks import holding\n"
@@ -159,4 +160,4 @@ def test_a_place_that_cannot_be_written(tmp_path):
 
 
 def test_names_of_temporary_files_tell_containers_apart(tmp_path):
-    assert f"{socket.gethostname()}-{files.process_space()}-{os.getpid()}-" in files.temporary_name("x")
+    assert f"{socket.gethostname()}-{process_space()}-{os.getpid()}-" in files.temporary_name("x")

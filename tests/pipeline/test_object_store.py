@@ -18,6 +18,7 @@ import yaml
 from chaffinch.jobs.demo.pool import write_pool
 from chaffinch.jobs.main import main
 from chaffinch.pipeline import files, locks
+from chaffinch.pipeline.disks import ScratchError
 from chaffinch.pipeline.exchange import Exchange, Group
 from chaffinch.pipeline.locks import Holder, LockError, holding
 from chaffinch.pipeline.runner import set_up_filesystems
@@ -122,7 +123,7 @@ class TestObjectStore:
         (shard,) = find_shards("s3://bucket/pool")
         monkeypatch.setattr("tempfile.tempdir", str(mount("size=16k")))
         for work in (lambda: index_shard(shard), lambda: files.write_bytes("s3://bucket/a", bytes(100_000))):
-            with pytest.raises(files.ScratchError, match=r"temporary files, .*, cannot be written: No space left"):
+            with pytest.raises(ScratchError, match=r"temporary files, .*, cannot be written: No space left"):
                 work()
 
     def test_a_shard_that_may_not_be_read(self):
