@@ -166,9 +166,7 @@ class Cluster:
             entry = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
             self._run_java("job-manager", 512, entry, *conf)
             for number in range(task_managers):
-                self._run_java(
-                    f"task-manager-{number}", 384, "org.apache.flink.runtime.taskexecutor.TaskManagerRunner", *conf
-                )
+                self.start_task_manager(number)
         master = ["--flink-master=[local]"]
         if not self.embedded:
             master = [f"--flink-master=localhost:{ports['rest']}", f"--flink-conf-dir={self.folder}/conf"]
@@ -185,6 +183,11 @@ class Cluster:
         self._wait("the job server", lambda: _listens(ports["job_server"]))
         if not self.embedded:
             self._wait("the TaskManagers", lambda: self.ask("/overview").get("slots-total") == task_managers * slots)
+
+    def start_task_manager(self, number: int) -> None:
+        """Starts a TaskManager, also in place of one that ended; it offers its slots some seconds later."""
+        entry = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
+        self._run_java(f"task-manager-{number}", 384, entry, "--configDir", f"{self.folder}/conf")
 
     def _run_java(self, name: str, megabytes: int, entry: str, *arguments: str) -> None:
         opened = [f"--add-opens=java.base/java.{module}=ALL-UNNAMED" for module in OPENED]
