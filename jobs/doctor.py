@@ -21,8 +21,9 @@ from chaffinch.pipeline.runner import add_up, set_up_filesystems
 from chaffinch.pipeline.samples import index_shard
 
 _SHARDS_READ = 3
-_QUESTIONS_PER_WORKER = 8
-_FEWEST_QUESTIONS = 16
+_QUESTIONS_PER_WORKER = 4
+# Elsewhere nobody knows here how many workers there are.
+_QUESTIONS_ELSEWHERE = 32
 _BYTES_PER_LIST = 100
 """Of a column whose values differ in length, such as boxes; of the samples table as well."""
 
@@ -78,8 +79,11 @@ def _examine(experiment: Experiment) -> list[Check]:
         here = look.examine(loads=False)
         try:
             scratch = _scratch(experiment, here, cleaning)
-            questions = range(max(_FEWEST_QUESTIONS, _QUESTIONS_PER_WORKER * (config.sections.run.workers or 1)))
-            found: Reports | None = add_up(experiment.engine, "Examine workers", questions, Examine(look), scratch)
+            engine = experiment.engine
+            questions = range(
+                max(_QUESTIONS_PER_WORKER * engine.workers, 0 if engine.is_local else _QUESTIONS_ELSEWHERE)
+            )
+            found: Reports | None = add_up(engine, "Examine workers", questions, Examine(look), scratch)
         except JobError as error:
             return [Check("workers", "wrong", str(error)), *_alone(here, experiment, len(shards))]
         except Exception as error:  # whatever a runner says when its workers cannot do what they are asked

@@ -38,7 +38,7 @@ FAISS = ("faiss-cpu", "faiss-gpu")
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 THREADS = "OMP_NUM_THREADS"
 _READ = 1 << 16
-# An element takes at least so long, so that one quick worker does not take them all.
+# A process that has reported takes so long over an element, so that it does not take those that are for others.
 _SECONDS_EACH = 0.2
 
 
@@ -208,13 +208,14 @@ class Examine(beam.DoFn):
     def process(self, element: int) -> Iterator[Reports]:
         """Reports once, and nothing after that."""
         del element  # it only brings the question here
-        time.sleep(_SECONDS_EACH)
         reports = Reports()
         with _one_at_a_time:
-            if self._examination.token not in _reported:
+            if first := self._examination.token not in _reported:
                 _reported.add(self._examination.token)
                 found = self._examination.examine()
                 reports.found[found.host, found.process] = found
+        if not first:
+            time.sleep(_SECONDS_EACH)
         yield reports
 
 
@@ -258,5 +259,8 @@ def _free(folder: str) -> int | None:
     return shutil.disk_usage(place).free
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
+    """What went wrong in the first place; what to do about it is for others to say."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
