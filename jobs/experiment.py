@@ -18,9 +18,9 @@ from chaffinch.jobs.config import Config
 from chaffinch.jobs.console import Console
 from chaffinch.jobs.side import Side
 from chaffinch.pipeline import files
+from chaffinch.pipeline.elsewhere import unreachable
 from chaffinch.pipeline.judgement import Judgement, Pool
 from chaffinch.pipeline.runner import Engine, add_up
-from chaffinch.pipeline.runners import unreachable
 from chaffinch.pipeline.store import Store
 from chaffinch.scoring.devices import device_class
 

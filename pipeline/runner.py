@@ -1,33 +1,27 @@
 """Running one function over all shards with Beam, on whatever runner, and adding up what it returns."""
 
-import contextlib
-import functools
 import pickle
 import re
-import signal
-import threading
-import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
-from apache_beam.runners.portability import portable_runner
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.runners.runner import PipelineState
 from apache_beam.transforms.window import GlobalWindows
 
 from chaffinch.pipeline import files
 from chaffinch.pipeline.counters import count_result
-from chaffinch.pipeline.runners import end_job, named_runner
+from chaffinch.pipeline.elsewhere import run_elsewhere
+from chaffinch.pipeline.runners import named_runner
 from chaffinch.pipeline.workers import Workers, load_function, stop_workers, workers
 
 _MOST_AT_ONCE = 64
-_POLL_SECONDS = 0.1
 
 Item = TypeVar("Item")
 
@@ -113,50 +107,7 @@ class Engine:
         if self.is_local:
             pipeline.run().wait_until_finish()
         else:
-            name = options.view_as(GoogleCloudOptions).job_name
-            _run_elsewhere(pipeline, functools.partial(end_job, name, self.flink_rest))
-
-
-def _run_elsewhere(pipeline: beam.Pipeline, end: Callable[[], None]) -> None:
-    """Runs a job elsewhere and waits for its end; ends it where this process is to stop, since it would go on."""
-    with _noting_the_end() as told:
-        result = pipeline.run()
-        try:
-            if not isinstance(result, portable_runner.PipelineResult):
-                result.wait_until_finish()
-                return
-            while not PipelineState.is_terminal(result.state):
-                if told.is_set():
-                    raise SystemExit(128 + signal.SIGTERM)
-                time.sleep(_POLL_SECONDS)
-        except BaseException:
-            with contextlib.suppress(Exception):  # what is to be told is why this was asked for
-                result.cancel()
-            end()  # Beam's job server forgets a job of Flink's that is cancelled, but does not end it
-            raise
-    if result.state != PipelineState.DONE:
-        result.wait_until_finish()  # raises what the job failed for
-    # Beam's own waiting gives a job that is done ten more seconds to say something. This lets go of it at once.
-    result.cancel()
-
-
-@contextlib.contextmanager
-def _noting_the_end() -> Iterator[threading.Event]:
-    """Notes a first SIGTERM, so that a job that is just being launched can be ended; a second one ends this at once."""
-    told = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield told
-        return
-
-    def note(*_: object) -> None:
-        told.set()
-        signal.signal(signal.SIGTERM, before)
-
-    before = signal.signal(signal.SIGTERM, note)
-    try:
-        yield told
-    finally:
-        signal.signal(signal.SIGTERM, before)
+            run_elsewhere(pipeline, self.flink_rest)
 
 
 class AddUp(beam.CombineFn):
@@ -236,15 +187,17 @@ class WorkInProcesses(beam.DoFn):
         self._sums.append(self._engine.start_workers().submit(self._function, items))
 
     def finish_bundle(self) -> Iterator[Any]:
-        """Waits for what comes of them."""
-        sums, self._sums = self._sums, []
-        done, _ = wait(sums, return_when=FIRST_EXCEPTION)
-        for one in done:
-            if error := one.exception():
+        """Adds up what comes of them, in their order; what was added is let go, for there are thousands of sums."""
+        total, waiting = None, deque(self._sums)
+        self._sums.clear()
+        while waiting:
+            one = waiting.popleft()
+            if error := one.exception():  # waits
                 _failures[self._function] = error
                 return
-        for one in sums:
-            yield GlobalWindows.windowed_value(one.result())
+            total = one.result() if total is None else total.merge(one.result())
+        if total is not None:
+            yield GlobalWindows.windowed_value(total)
 
 
 def add_up(

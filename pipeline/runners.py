@@ -2,18 +2,13 @@
 
 import difflib
 import json
-import logging
 import os
 import shutil
-import socket
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from chaffinch.pipeline.workers import cores
-
-_log = logging.getLogger(__name__)
 
 Runner = Literal["local", "processes", "prism", "flink", "dataflow"]
 
@@ -21,7 +16,6 @@ LOOPBACK, PROCESS = "loopback", "process"
 WORKER = "chaffinch-worker"
 FOLDER = "chaffinch_folder"
 """An experiment, as Beam calls what it passes on unread: the folder that relative paths of a config start from."""
-_PATIENCE_SECONDS = 5.0
 _LOSSY = {
     "dask": "Beam's Dask runner loses data without an error: with Beam 2.77, 0 and 100 of 100 records arrived in two "
     "outputs of one step; take run.runner=processes on one machine, or run.runner=flink on many"
@@ -145,9 +139,9 @@ class Choice:
             raise SettingError(("flink", "job_server"), problem)
         for name in ("job_server", "artifacts", "rest"):
             address = getattr(flink, name)
-            if address is not None and not _is_address(address):
+            if address is not None and not is_address(address):
                 raise SettingError(("flink", name), f"must be host:port, such as localhost:8099, not {address!r}")
-        if not (flink.environment in (LOOPBACK, PROCESS) or "/" in flink.environment or _is_address(flink.environment)):
+        if not (flink.environment in (LOOPBACK, PROCESS) or "/" in flink.environment or is_address(flink.environment)):
             problem = f"must be {PROCESS}, {LOOPBACK}, the path of a program or a worker pool's host:port"
             raise SettingError(("flink", "environment"), f"{problem}, not {flink.environment!r}")
 
@@ -176,57 +170,6 @@ class Choice:
                 options += [f"--num_workers={workers}", f"--max_num_workers={workers}"]
             return tuple(options)
         return ()
-
-
-def unreachable(beam_options: Sequence[str]) -> str:
-    """Why no job can be launched at this time, and what to do.
-
-    Args:
-        beam_options: all that a job would get.
-
-    Returns:
-        A message; empty where nothing is known to be in the way.
-    """
-    from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
-
-    address = PipelineOptions(list(beam_options)).view_as(PortableOptions).job_endpoint
-    if address is None or not _is_address(address):
-        return ""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), _PATIENCE_SECONDS).close()
-    except OSError as error:
-        return f"no job server answers at {address} ({error}); docs/flink.md tells how to start one"
-    return ""
-
-
-def end_job(name: str, rest: str | None) -> None:
-    """Ends a job on Flink, or says that it may go on.
-
-    Args:
-        name: the job's.
-        rest: host:port of the JobManager; None where it is not known, or this is no Flink.
-    """
-    problem = "run.flink.rest is not set"
-    if rest is not None:
-        try:
-            if _end_jobs(name, rest):
-                return
-            problem = f"{rest} knows no such job"
-        except (OSError, ValueError) as error:
-            problem = f"{rest} does not answer: {error}"
-    _log.warning("job %s may go on and hold slots: cancel it where it runs (%s)", name, problem)
-
-
-def _end_jobs(name: str, rest: str) -> int:
-    """Asks Flink to end jobs of one name; how many there were."""
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a cluster is not behind a proxy
-    with direct.open(f"http://{rest}/jobs/overview", timeout=_PATIENCE_SECONDS) as answer:
-        jobs = [job["jid"] for job in json.load(answer)["jobs"] if job["name"] == name]
-    for job in jobs:
-        request = urllib.request.Request(f"http://{rest}/jobs/{job}?mode=cancel", method="PATCH")
-        direct.open(request, timeout=_PATIENCE_SECONDS).close()
-    return len(jobs)
 
 
 def named_runner(beam_options: Sequence[str]) -> str | None:
@@ -280,7 +223,8 @@ def _environment(place: str) -> tuple[str, ...]:
     return ("--environment_type=EXTERNAL", f"--environment_config={place}")
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether this is host:port."""
     host, _, port = text.rpartition(":")
     return bool(host) and port.isdigit() and 0 < int(port) < 1 << 16
 

@@ -21,6 +21,7 @@ from apache_beam.portability.api import (
 from apache_beam.transforms import environments
 
 from chaffinch.pipeline import worker
+from chaffinch.pipeline.elsewhere import unreachable
 from chaffinch.pipeline.runners import (
     Choice,
     DataflowSettings,
@@ -30,7 +31,6 @@ from chaffinch.pipeline.runners import (
     named_runner,
     refuse,
     unknown_options,
-    unreachable,
 )
 from chaffinch.pipeline.workers import cores
 
