@@ -6,6 +6,7 @@ again must measure again; tables of scorers that heed the whole pool (`where: re
 use to it; and what emitting and deciding write is measured too.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -63,12 +64,15 @@ def run_plan(
     whole = load_config(config, overrides)
     refuse_slice(whole.sections.run.slice, "plan")
     scratch = files.join(whole.sections.output, "plan")
+    made = files.is_local(scratch) and not files.exists(whole.sections.output)
     files.remove_below(scratch)
     try:
         small = _shrink(whole, scratch, own["sample"][0])
         experiment = Experiment(small, dataclasses.replace(console, quiet=True), beam_options)
-        counts = f"{len(small.shards)} of {len(whole.shards)} shards"
-        console.say(f"trying {counts}{', and the same of the reference' if whole.reference else ''}: {scratch}")
+        told = f"{len(small.shards)} of {len(whole.shards)} shards"
+        if whole.reference:
+            told += f", {len(small.reference)} of {len(whole.reference)} of the reference"
+        console.say(f"trying {told}: {scratch}")
         before = peak_memory()
         spent = run_score(experiment)
         start_up_cpu = time.process_time() - sum(one.cpu_seconds for one in spent.values())
@@ -83,6 +87,9 @@ def run_plan(
         forecast = Forecast(sides, start_up, place, start_up_cpu, _devices(experiment), output, kept)
     finally:
         files.remove_below(scratch)
+        if made:
+            with contextlib.suppress(OSError):  # somebody else has put something there meanwhile
+                os.rmdir(whole.sections.output)
     workers = sorted({*own["workers"], *([] if "workers" in _names(settings) else [whole.sections.run.choice.at_once])})
     figures = forecast.summary(workers)
     scored = _scored(Experiment(whole, console, beam_options).sides[0])

@@ -124,7 +124,7 @@ class TestCommand:
         status, out, err = run("plan", path, "sample=9", "workers=1,3", "--json")
         assert status == 0, err
         told = json.loads(out)
-        assert not (tmp_path / "out" / "plan").exists()
+        assert not (tmp_path / "out").exists()
         assert told["samples"] == {"input": 18}
         assert told["shards"] == told["sampled_shards"] == {"input": 3}
         assert [one["workers"] for one in told["workers"]] == [1, 3]
