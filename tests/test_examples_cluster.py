@@ -63,10 +63,10 @@ def config(tmp_path):
     settings = {
         "input": str(tmp_path / "pool"),
         "output": str(tmp_path / "out"),
-        "scorers": {"neighbours": {"hash": "pictures.hash"}},  # the whole pool is left for the end
+        "scorers": {"pictures": {"where": "required"}},  # behind a share of the pool: left by the first slices
         "filters": {
-            "words": {"column": "captions.words", "keep": "top 60%"},
-            "duplicates": {"column": "neighbours.distance", "keep": [8, None], "aspect": "duplicates"},
+            "words": {"column": "captions.words", "keep": "top 60%", "require": True},
+            "entropy": {"column": "pictures.entropy", "keep": "top 60%"},
         },
         "run": {"max_rejected": 1},
     }
