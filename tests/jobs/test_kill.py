@@ -59,3 +59,45 @@ def test_killed_and_run_again_is_as_if_nothing_had_happened(pool, tmp_path, dige
     assert main(command) == 0
     assert digests(output) == expected
     assert killed >= len(MOMENTS) - 1  # a machine in a hurry may once be faster than the signal
+
+
+DIES_WHILE_WRITING = """\
+import os, signal, sys
+import pyarrow.parquet as pq
+from chaffinch.pipeline import files
+from chaffinch.jobs.main import main
+
+whole, written = pq.write_table, []
+
+def half(table, file, **settings):
+    written.append(None)
+    if len(written) < 5:
+        return whole(table, file, **settings)
+    file.write(b"PAR1 and not much more")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+pq.write_table = half
+if sys.argv[1] == "in place":
+    files.temporary_name = lambda path: path
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("how", ["renamed", "in place"])
+def test_it_is_the_rename_that_makes_it_so(pool, tmp_path, digests, how):
+    """Killed in the middle of a table. Were files written in place, the next run would take half of one for a whole."""
+    output = tmp_path / "out"
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG.format(pool=pool, output=output))
+    command = ["run", str(config), "--quiet"]
+    assert main(command) == 0
+    expected = digests(output)
+    shutil.rmtree(output)
+    killed = subprocess.run([sys.executable, "-c", DIES_WHILE_WRITING, how, *command], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    try:
+        healed = main(command) == 0 and digests(output) == expected
+    except Exception:  # a table that nobody expects to be broken
+        healed = False
+    assert healed == (how == "renamed")
