@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 _POLL_SECONDS = 1.0
 _PLAIN_SECONDS = 10.0
+_MOST_READ = 500  # footers; of the tables after that, as many samples and rejects are supposed as of these
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class _Watch(threading.Thread):
         self._tables = tables
         self._finished = finished
         self._known: set[str] = set()
-        self._samples = self._rejects = 0
+        self._read = self._samples = self._rejects = 0
         self._over = threading.Event()
         self._began = self._said = time.monotonic()
         self._bar = tqdm(total=len(tables), desc=stage, unit="shard", file=sys.stderr) if sys.stderr.isatty() else None
@@ -93,29 +94,39 @@ class _Watch(threading.Thread):
         try:
             done = self._finished() & self._tables.keys()
             if not self._known <= done:  # what an earlier run had left was cleared away
-                self._known, self._samples, self._rejects = set(), 0, 0
+                self._known, self._read, self._samples, self._rejects = set(), 0, 0, 0
             new = done - self._known
-            for shard in sorted(new):
+            for shard in sorted(new)[: _MOST_READ - self._read]:
                 rows, rejects = _rows_and_rejects(self._tables[shard])
+                self._read += 1
                 self._samples, self._rejects = self._samples + rows, self._rejects + rejects
         except Exception as error:  # progress is a courtesy: whatever is wrong with a listing, the job itself reports
             new, self._stage = set(), self._stage if "?" in self._stage else f"{self._stage} ({error}?)"
         self._known |= new
         seconds = max(time.monotonic() - self._began, 1e-9)
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{self._samples / seconds:.0f} samples/s, {self._rejects} rejected")
+            samples, rejects, about = self._counts()
+            self._bar.set_postfix_str(f"{samples / seconds:.0f} samples/s, {about}{rejects} rejected")
             self._bar.update(len(new))
         elif new and time.monotonic() - self._said > _PLAIN_SECONDS and not self._over.is_set():
             self._say()
+
+    def _counts(self) -> tuple[int, int, str]:
+        """Samples and rejects of all finished shards, and a word for whether all their footers were read."""
+        if self._read == len(self._known):
+            return self._samples, self._rejects, ""
+        share = len(self._known) / max(self._read, 1)
+        return round(self._samples * share), round(self._rejects * share), "about "
 
     def _say(self) -> None:
         self._said = time.monotonic()
         seconds = self._said - self._began
         done, total = len(self._known), len(self._tables)
         left = f", {seconds / done * (total - done):.0f} s left" if 0 < done < total else ""
+        samples, rejects, about = self._counts()
         print(  # noqa: T201
-            f"{self._stage}: {done} of {total} shards, {self._samples} samples, {self._rejects} rejected, "
-            f"{self._samples / max(seconds, 1e-9):.0f} samples/s, {seconds:.0f} s{left}",
+            f"{self._stage}: {done} of {total} shards, {about}{samples} samples, {about}{rejects} rejected, "
+            f"{samples / max(seconds, 1e-9):.0f} samples/s, {seconds:.0f} s{left}",
             file=sys.stderr,
             flush=True,
         )

@@ -13,7 +13,7 @@ from chaffinch.pipeline.gate import Gate
 from chaffinch.pipeline.measure import MemoryShortage
 from chaffinch.pipeline.neighbours import clear_exchanges, score_pool
 from chaffinch.pipeline.picture_sets import SetError
-from chaffinch.pipeline.score import score
+from chaffinch.pipeline.score import Task, narrow, score
 from chaffinch.pipeline.slices import note_count
 from chaffinch.pipeline.spent import Spent
 from chaffinch.pipeline.workbench import LoadError, check_loading
@@ -46,9 +46,11 @@ def run_score(experiment: Experiment) -> dict[str, Spent]:
         # What a slice took says little of the pool; all slices at once would write each other's times away.
         stage: AbstractContextManager[dict[str, Any]] = experiment.timed("score") if cut is None else nullcontext({})
         with stage as timing:
-            _check_loading(experiment)
-            for side in reversed(experiment.sides):
-                spent[side.label] = _score_side(experiment, side)
+            # One listing of each store says what is to do, and, where that is nothing, is all that is asked of it.
+            sides = [(side, side.tasks(side.folders())) for side in reversed(experiment.sides)]
+            _check_loading(experiment, sides)
+            for side, tasks in sides:
+                spent[side.label] = _score_side(experiment, side, tasks)
                 timing[side.label] = spent[side.label].summary()
             return spent
     except LoadError as error:
@@ -57,15 +59,15 @@ def run_score(experiment: Experiment) -> dict[str, Spent]:
         raise JobError(str(error)) from error
 
 
-def _check_loading(experiment: Experiment) -> None:
+def _check_loading(experiment: Experiment, sides: Sequence[tuple[Side, Sequence[Task]]]) -> None:
     """Tries whether the scorers that come later can be loaded; those that come first are, before they read a shard."""
     if not experiment.engine.is_local:
         return  # workers load, and this process may have no GPU
     first: set[str] | None = None
     later: dict[str, Scorer] = {}
-    for side in reversed(experiment.sides):
+    for side, tasks in sides:
         folders = side.folders()
-        missing = {folder for task in side.tasks(folders) for folder in task.folders}
+        missing = {folder for task in tasks for folder in task.folders}
         for level in side.order.levels:
             lacking = [name for name in level if folders[name] in missing]
             names = {name for name in lacking if not side.scorers[name].whole_pool}
@@ -77,9 +79,16 @@ def _check_loading(experiment: Experiment) -> None:
         check_loading(later, experiment.sides[0].device)
 
 
-def _score_side(experiment: Experiment, side: Side) -> Spent:
+def _score_side(experiment: Experiment, side: Side, tasks: Sequence[Task]) -> Spent:
+    """Scores what a side lacks, which `tasks` say: one level of scorers after the other."""
     folders = side.folders()
     total, left = Spent(), dict[str, str]()
+    if not tasks:
+        if side.slice is None:
+            for name in (one for one in folders if side.scorers[one].whole_pool):
+                clear_exchanges(side.store.root, folders[name])
+        experiment.console.say(f"{side.label}: all {len(side.mine)} shards{of_slice(side)} are scored")
+        return total
     # Without any scorer there is still an index of the samples to be made; and before what is fitted on metadata alone.
     levels = side.order.levels or [[]]
     if any(Gate.leans_on_pool(side.gates.get(name, {})) for name in levels[0]):
@@ -90,7 +99,8 @@ def _score_side(experiment: Experiment, side: Side) -> Spent:
             left |= waiting
         at_once = [name for name in level if not side.scorers[name].whole_pool]
         if at_once or not number:
-            total.follow(_score_level(experiment, side, folders, at_once, retry_unreadable=not number))
+            known = tasks if not number else None
+            total.follow(_score_level(experiment, side, folders, at_once, known))
         for name in level:
             if side.scorers[name].whole_pool:
                 total.follow(_score_whole_pool(experiment, side, folders, name))
@@ -109,6 +119,8 @@ def _ready(
     side: Side, folders: Mapping[str, str], level: Sequence[str], left: Mapping[str, str]
 ) -> tuple[list[str], dict[str, str]]:
     """Which scorers of a level a slice can be measured with now; and which have to wait, and why."""
+    if not left and not any(side.scorers[name].whole_pool or side.gates.get(name) for name in level):
+        return list(level), {}  # without another listing
     tasks = side.tasks({name: folders[name] for name in level}, retry_unreadable=False)
     lacking = {folder for task in tasks for folder in task.folders}
     ready, waiting = [], {}
@@ -121,11 +133,23 @@ def _ready(
 
 
 def _score_level(
-    experiment: Experiment, side: Side, folders: Mapping[str, str], names: Sequence[str], retry_unreadable: bool
+    experiment: Experiment,
+    side: Side,
+    folders: Mapping[str, str],
+    names: Sequence[str],
+    known: Sequence[Task] | None = None,
 ) -> Spent:
-    """Scores what a level of scorers lacks; those of earlier levels are done."""
+    """Scores what a level of scorers lacks; those of earlier levels are done.
+
+    Args:
+        experiment: what to score.
+        side: the input or the reference.
+        folders: scorer -> folder of its tables.
+        names: the level.
+        known: what shards lack of all levels, if that was seen just now; shards that could not be read are among them.
+    """
     level = {name: folders[name] for name in names}
-    tasks = side.tasks(level, retry_unreadable)
+    tasks = side.tasks(level, retry_unreadable=False) if known is None else narrow(known, level.values())
     if not tasks:
         return Spent()
     missing = {name: sum(folder in task.folders for task in tasks) for name, folder in level.items()}
@@ -134,7 +158,7 @@ def _score_level(
 
     def finished() -> set[str]:
         unfinished = {task.shard.name for task in side.tasks(level, retry_unreadable=False)}
-        return {task.shard.name for task in tasks} - unfinished
+        return last.keys() - unfinished
 
     # The last table that a shard gets knows of everything that was rejected by then.
     last = {

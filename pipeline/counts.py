@@ -13,6 +13,7 @@ from chaffinch.filters.fitted import Fitted
 from chaffinch.filters.patterns import Patterns
 from chaffinch.filters.soft_votes import Moments, SoftSample
 from chaffinch.filters.statistics import DIGIT_BITS, Histogram, sortable
+from chaffinch.pipeline.find_repeats import claim
 from chaffinch.pipeline.probabilities import Probabilities
 from chaffinch.pipeline.repeats import Claims, Seen, Suspects
 from chaffinch.pipeline.rows import Part, Rows, Source, count_rows, read_scores, read_uids
@@ -83,7 +84,7 @@ class CountPool:
     Attributes:
         source: where columns come from.
         filters: name -> filters whose values are counted.
-        size: bits for the search for repeats; 0 where they are known.
+        size: bits for the search for repeats; 0 where they are known, or looked for apart.
     """
 
     source: Source
@@ -153,10 +154,7 @@ class CountFine:
         if self.suspects.bits is None:
             return Claims(np.zeros((0, 2), np.uint64), np.zeros((0, 2), np.int64))
         uids = read_uids(part, self.source)
-        found = self.suspects.rows(uids)
-        if len(found):
-            found = found[Rows.read(part, self.source, []).usable[found]]
-        return Claims(uids[found], np.stack([np.full(len(found), part.number), found], axis=1))
+        return claim(part, self.source, uids, self.suspects.rows(uids))
 
 
 @dataclass(frozen=True)

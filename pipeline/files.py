@@ -153,6 +153,39 @@ def names_below(folder: str, ending: str = "") -> set[str]:
     return {path[len(root) : len(path) - len(ending)] for path in paths if path.endswith(ending)}
 
 
+def folders_in(folder: str, ending: str) -> list[str]:
+    """Names of the folders right below one in which files lie, sorted.
+
+    On the local disk only as much is listed as shows that there are any: a folder may hold very many.
+
+    Args:
+        folder: a folder on any filesystem; it need not exist.
+        ending: of the files.
+
+    Returns:
+        Names.
+    """
+    if is_local(folder):
+        try:
+            found = sorted(entry.path for entry in os.scandir(folder) if entry.is_dir())
+        except FileNotFoundError:
+            return []
+        return [os.path.basename(path) for path in found if _holds(path, ending)]
+    return sorted({name.split("/", 1)[0] for name in names_below(folder, ending) if "/" in name})
+
+
+def _holds(folder: str, ending: str) -> bool:
+    """Whether a file that ends so lies somewhere below a local folder."""
+    below = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                below.append(entry.path)
+            elif entry.name.endswith(ending):
+                return True
+    return any(_holds(path, ending) for path in below)
+
+
 def exists(path: str) -> bool:
     """Whether there is a file or folder of this name."""
     if is_local(path):

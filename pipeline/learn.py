@@ -25,10 +25,11 @@ from chaffinch.filters.statistics import Ranks
 from chaffinch.pipeline.counts import CountFine, CountPool, CountVotes, FineCounts, PoolCounts
 from chaffinch.pipeline.evidence import gather
 from chaffinch.pipeline.find_cut import find_cut
+from chaffinch.pipeline.find_repeats import find_repeats
 from chaffinch.pipeline.judgement import Judgement, Pool
 from chaffinch.pipeline.lessons import Count, teach
 from chaffinch.pipeline.ranges import find_shares, fit_by_labels, fit_ranges
-from chaffinch.pipeline.repeats import table_size
+from chaffinch.pipeline.repeats import fits_at_once, table_size
 
 
 class LabelModelError(Exception):
@@ -64,6 +65,8 @@ def measure(
 ) -> Measured:
     """Finds the exact ends of shares, the ranks of scores, and repeated uids, in two passes over a pool.
 
+    Repeated uids of very many shards take further passes, so that no memory grows with the pool.
+
     Args:
         count: adds up over the pool.
         pool: the pool whose values decide.
@@ -77,10 +80,13 @@ def measure(
     """
     wanted = {name for name, _ in shares} | ranked
     counted = {name: judge for name, judge in filters.items() if name in wanted}
-    size = table_size(len(pool.shards)) if repeated is None else 0
+    at_once = fits_at_once(len(pool.shards))
+    size = table_size(len(pool.shards)) if repeated is None and at_once else 0
     first: PoolCounts = count("Count values", pool.parts(), CountPool(pool.source, counted, size))
     if not first.read:
         raise EmptyPoolError(f"no sample was found in {len(pool.shards)} shards, such as {pool.shards[0].path}")
+    if repeated is None and not at_once:
+        repeated = find_repeats(count, pool, first.read)
     high = {name: counts.histogram() for name, counts in first.high.items()}
     searches = {key: Search.start(share, high[key[0]]) for key, share in shares.items()}
     digits = {

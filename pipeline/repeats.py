@@ -10,7 +10,13 @@ import pyarrow as pa
 
 from chaffinch.filters.cut import hash_uids
 
-_BITS_PER_SHARD = 160_000  # 16 for each of some 10,000 samples: about one sample in twenty is looked at a second time
+BITS_PER_SAMPLE = 16
+"""About one sample in twenty is then looked at a second time."""
+
+MOST_BITS = 1 << 31
+"""Bits of a table at most: two of 256 MiB where sums are made, one in every worker. Larger pools take turns."""
+
+_BITS_PER_SHARD = BITS_PER_SAMPLE * 10_000
 _SEED = 0
 
 
@@ -35,6 +41,11 @@ def parse_uids(column: pa.ChunkedArray) -> np.ndarray:
 def table_size(shards: int) -> int:
     """How many bits the search for repeats uses: a power of two that grows with the pool."""
     return 1 << max(16, (shards * _BITS_PER_SHARD - 1).bit_length())
+
+
+def fits_at_once(shards: int) -> bool:
+    """Whether the bits of a pool fit into one table of `MOST_BITS`; otherwise `find_repeats` is to look for repeats."""
+    return table_size(shards) <= MOST_BITS
 
 
 @dataclass
@@ -83,7 +94,8 @@ class Seen:
     def suspects(self) -> "Suspects":
         """What is needed to pick the uids that may be repeated."""
         again = self._fill_tables()[1]
-        return Suspects(self.size, again if again.any() else None)
+        # A copy, since a part would hold on to both tables.
+        return Suspects(self.size, again.copy() if again.any() else None)
 
     def _fill_tables(self) -> np.ndarray:
         """Moves the lists into the tables."""

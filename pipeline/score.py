@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import apache_beam as beam
@@ -80,6 +80,20 @@ def find_tasks(
             old = inventory.stamps.get(shard.name, frozenset()) - {shard.stamp}
             tasks.append(Task(shard, tuple(sorted(old)), current, tuple(missing), outdated))
     return tasks
+
+
+def narrow(tasks: Sequence[Task], folders: Collection[str]) -> list[Task]:
+    """What is left of some work where only some folders are wanted.
+
+    Args:
+        tasks: what `find_tasks` found for these folders and others.
+        folders: the score folders that are wanted.
+
+    Returns:
+        What it would have found for these alone.
+    """
+    narrowed = [replace(task, folders=tuple(one for one in task.folders if one in folders)) for task in tasks]
+    return [task for task in narrowed if task.folders or not task.indexed]
 
 
 def score_shard(task: Task, source: Source, scorers: Sequence[LoadedScorer], batch_size: int) -> Spent:

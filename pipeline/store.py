@@ -50,8 +50,7 @@ class Store:
 
     def score_folders(self) -> list[str]:
         """Every scorer's folder in this store, of whatever experiment."""
-        names = files.names_below(files.join(self.root, "scores"), ".parquet")
-        return sorted({name.split("/", 1)[0] for name in names})
+        return files.folders_in(files.join(self.root, "scores"), ".parquet")
 
 
 def table_folder(name: str, scorer: Scorer, device: str, beneath: Mapping[str, Any] | None = None) -> str:
