@@ -41,13 +41,14 @@ def command_line() -> str:
     return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *options])
 
 
-def finish(figures: Mapping[str, Any], prose: str, before: Mapping[str, Any]) -> None:
-    """Writes results/<script>.json and prints a line of prose.
+def finish(figures: Mapping[str, Any], prose: str, before: Mapping[str, Any], part: str = "") -> None:
+    """Writes results/<script>.json, or results/<script>-<part>.json, and prints a line of prose.
 
     Args:
         figures: what was measured.
         prose: the same as a sentence.
         before: what `machine` said before the first run.
+        part: which part of the script this is, where it has several.
     """
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
@@ -57,7 +58,7 @@ def finish(figures: Mapping[str, Any], prose: str, before: Mapping[str, Any]) ->
             continue
     content = {"command": command_line(), "prose": prose, "figures": figures, "machine": before, "versions": versions}
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{Path(sys.argv[0]).stem}.json"
+    path = RESULTS / f"{'-'.join(filter(None, [Path(sys.argv[0]).stem, part]))}.json"
     path.write_text(json.dumps(content, indent=1) + "\n")
     print(prose)
 
