@@ -5,7 +5,8 @@ nothing to do, as a slice, with some tables of one scorer missing; and `chaffinc
 table is missing, after the same look at the store. `launches.py decide` decides on pools of a few sizes, whose
 differences tell what each shard adds. `launches.py repeats` looks for repeated uids in ten turns, as 1.28 billion
 samples take, in a pool and tables 16,000 times smaller. Memory is the most that the driver had, and the most that one
-worker process had; CPU seconds are of all processes of a launch. strace slows a launch, so what it takes is measured in another one.
+worker process had; CPU seconds are of all processes of a launch. strace slows a launch, so what it takes is measured in
+another one.
 """
 
 import argparse

@@ -2,23 +2,23 @@
 
 import contextlib
 import hashlib
-import io
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from chaffinch.pipeline import files
+from chaffinch.pipeline import files, subset
 from chaffinch.pipeline.plan import Block, Input, Plan
 from chaffinch.pipeline.repeats import parse_uids
 from chaffinch.pipeline.rows import Source
 from chaffinch.pipeline.spool import Kept, SampleBytes, Spool
+from chaffinch.pipeline.subset import count_beginnings
 from chaffinch.pipeline.ustar import archive_size, end_archive, member_blocks, output_names
 from chaffinch.pipeline.verdicts import TAKEN_DOWN, decisions_path
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 SHARD_FORMAT = "{:08d}.tar"
 _META = "meta.json"  # there only when all the rest is
 _OUTPUT = re.compile(r"(\d{8})(\.tar|\.parquet|_stats\.json)")
-_UID_TYPE = np.dtype("u8,u8")
 
 
 @dataclass
@@ -37,18 +36,21 @@ class Emitted:
 
     Attributes:
         sizes: output shard -> samples in it.
-        uids: uids of samples in (n, 2) uint64 parts.
+        uids: uids of samples in (n, 2) uint64 parts; none where there are too many for one memory.
+        beginnings: (4096,) how many uids begin in each way.
         empty: output shards whose samples were all taken down, with what would lie beside them: a table of no rows.
     """
 
     sizes: dict[str, int] = field(default_factory=dict)
     uids: list[np.ndarray] = field(default_factory=list)
+    beginnings: np.ndarray = field(default_factory=lambda: count_beginnings([]))
     empty: dict[str, pa.Table] = field(default_factory=dict)
 
     def merge(self, other: Self) -> Self:
         """Adds another block's part."""
         self.sizes |= other.sizes
         self.uids += other.uids
+        self.beginnings = self.beginnings + other.beginnings
         self.empty |= other.empty
         return self
 
@@ -61,11 +63,13 @@ class EmitBlock:
         source: where columns come from.
         output: the experiment's folder.
         scores: columns that are written beside the samples, as `<scorer>.<column>`.
+        brings_uids: whether all uids fit into one memory, so that they need not be read again.
     """
 
     source: Source
     output: str
     scores: tuple[str, ...]
+    brings_uids: bool = True
 
     def __call__(self, block: Block) -> Emitted:
         """Writes one block."""
@@ -96,7 +100,8 @@ class EmitBlock:
                     self._write(name, one, samples)
         sizes = {name: len(one.rows) for name, one in outputs.items()}
         uids = [parse_uids(table["uid"].take(pa.array(one.rows))) for one in outputs.values()]
-        return Emitted(sizes, uids, {name: one.chosen for name, one in outputs.items() if not sizes[name]})
+        empty = {name: one.chosen for name, one in outputs.items() if not sizes[name]}
+        return Emitted(sizes, uids if self.brings_uids else [], count_beginnings(uids), empty)
 
     def write_empty(self, name: str, nothing: pa.Table) -> None:
         """Writes an output shard without samples, unless it is there, so that the numbers of the others have no gap.
@@ -241,7 +246,8 @@ def emit(engine: "Engine", plan: Plan, source: Source, output: str, scores: Sequ
     from chaffinch.pipeline.runner import add_up  # worker processes need no Beam, which takes a second to import
 
     folder = files.join(output, "shards")
-    work = EmitBlock(source, output, tuple(scores))
+    at_once = plan.total <= subset.MOST_AT_ONCE
+    work = EmitBlock(source, output, tuple(scores), at_once)
     emitted = add_up(engine, "Emit shards", plan.blocks(), work, output) or Emitted()
     if sum(emitted.sizes.values()) != plan.total:
         raise RuntimeError(f"{plan.total} samples were kept, but {sum(emitted.sizes.values())} were emitted")
@@ -253,7 +259,16 @@ def emit(engine: "Engine", plan: Plan, source: Source, output: str, scores: Sequ
     _remove_beyond(folder, len(sizes))
     emitted.sizes = sizes
     files.write_changed(files.join(folder, "sizes.json"), json.dumps(sizes, indent=1).encode())
-    files.write_changed(files.join(output, "sample_ids.npy"), subset_file(emitted.uids))
+    path = files.join(output, "sample_ids.npy")
+    if at_once:
+        files.write_changed(path, subset.subset_file(emitted.uids))
+    else:
+        names = [name.removesuffix(".tar") for name in sizes]
+
+        def count(label: str, items: Sequence[str], function: Callable[[str], Any]) -> Any:
+            return add_up(engine, label, items, function, output)
+
+        subset.write_in_turns(path, folder, names, emitted.beginnings, count)
     meta = {"output_shard_count": len(sizes), "output_shard_format": SHARD_FORMAT}
     files.write_changed(files.join(folder, _META), json.dumps(meta).encode())
     return emitted
@@ -265,19 +280,3 @@ def _remove_beyond(folder: str, count: int) -> None:
         if match and int(match[1]) >= count:
             files.remove(files.join(folder, _META))
             files.remove(files.join(folder, name))
-
-
-def subset_file(uids: Sequence[np.ndarray]) -> bytes:
-    """DataComp's subset file.
-
-    Args:
-        uids: (n, 2) uint64 parts, high and low halves.
-
-    Returns:
-        An .npy file of n sorted `dtype("u8,u8")`.
-    """
-    halves = np.concatenate([*uids, np.zeros((0, 2), np.uint64)])
-    halves = halves[np.lexsort((halves[:, 1], halves[:, 0]))]
-    content = io.BytesIO()
-    np.save(content, np.ascontiguousarray(halves).view(_UID_TYPE).ravel())
-    return content.getvalue()

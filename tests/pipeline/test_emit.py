@@ -15,7 +15,8 @@ import webdataset
 import yaml
 
 from chaffinch.jobs.main import main
-from chaffinch.pipeline.emit import emit, subset_file
+from chaffinch.pipeline import subset
+from chaffinch.pipeline.emit import emit
 from chaffinch.pipeline.metadata import Metadata
 from chaffinch.pipeline.plan import Plan
 from chaffinch.pipeline.rows import Source
@@ -178,9 +179,43 @@ def test_subset_file(emission):
 
 def test_subset_file_keeps_repeats_and_orders_beyond_63_bits():
     uids = np.array([[2**63, 1], [1, 2**64 - 1], [2**63, 1], [1, 0]], np.uint64)
-    content = np.load(io.BytesIO(subset_file([uids[:1], uids[1:]])))
+    content = np.load(io.BytesIO(subset.subset_file([uids[:1], uids[1:]])))
     assert content.tolist() == [(1, 0), (1, 2**64 - 1), (2**63, 1), (2**63, 1)]
-    assert np.load(io.BytesIO(subset_file([]))).dtype == np.dtype("u8,u8")
+    assert np.load(io.BytesIO(subset.subset_file([]))).dtype == np.dtype("u8,u8")
+
+
+@pytest.mark.parametrize("most", [8, 1])
+def test_a_subset_file_of_more_than_one_memory_holds_has_the_same_bytes(emission, monkeypatch, most):
+    emission.emit()
+    path = emission.output / "sample_ids.npy"
+    content = path.read_bytes()
+    path.unlink()
+    sizes = []
+    monkeypatch.setattr(subset, "MOST_AT_ONCE", most)
+    at_once = subset._sorted
+
+    def watch(uids):
+        sizes.append(sum(map(len, uids)))
+        return at_once(uids)
+
+    monkeypatch.setattr(subset, "_sorted", watch)
+    emission.emit()
+    assert path.read_bytes() == content
+    begin = [uid[:3] for rows in emission.kept.values() for uid in [row["uid"] for row in rows]]
+    assert max(sizes) <= max(most, *map(begin.count, begin))  # those that begin alike are sorted together
+    assert len([size for size in sizes if size]) > 1
+
+
+def test_tables_that_went_astray_make_no_subset_file(emission):
+    emission.emit()
+    tables = sorted(emission.shards_folder.glob("*.parquet"))
+    uids = np.zeros((sum(pq.read_metadata(one).num_rows for one in tables), 2), np.uint64)
+    path = emission.output / "other.npy"
+
+    names, counts = [one.stem for one in tables], subset.count_beginnings([uids])
+    with pytest.raises(RuntimeError, match="emit again"):
+        subset.write_in_turns(str(path), str(emission.shards_folder), names, counts, lambda *_: subset.Uids())
+    assert not path.exists()
 
 
 def test_keys_stay_unless_they_collide_or_do_not_fit(emission):
