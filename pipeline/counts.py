@@ -20,6 +20,7 @@ from chaffinch.pipeline.rows import Part, Rows, Source, count_rows, read_scores,
 
 # So many digits are counted at once: a histogram has 65,536 bins, and adding one for each shard would take longer.
 _MOST_WAITING = 1 << 19
+_MOST_PARTS = 32  # of tiny shards an array's own head takes a hundred times the room of its digits
 _NO_KEYS = np.zeros(0, np.float32), np.zeros(0, np.uint32), np.zeros(0, np.uint64)
 
 
@@ -42,6 +43,8 @@ class DigitCounts:
             self.counted = other.counted if self.counted is None else self.counted.merge(other.counted)
         if sum(map(len, self.waiting)) > _MOST_WAITING:
             self.counted, self.waiting = self.histogram(), []
+        elif len(self.waiting) > _MOST_PARTS:
+            self.waiting = [np.concatenate(self.waiting)]
         return self
 
     def histogram(self) -> Histogram:
