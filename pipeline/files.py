@@ -168,7 +168,7 @@ def folders_in(folder: str, ending: str) -> list[str]:
     if is_local(folder):
         try:
             found = sorted(entry.path for entry in os.scandir(folder) if entry.is_dir())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # whoever writes there says which it is
             return []
         return [os.path.basename(path) for path in found if _holds(path, ending)]
     return sorted({name.split("/", 1)[0] for name in names_below(folder, ending) if "/" in name})
