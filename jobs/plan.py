@@ -13,7 +13,6 @@ import os
 import random
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from chaffinch.jobs.config import Config, load_config
@@ -30,9 +29,11 @@ from chaffinch.jobs.side import Side
 from chaffinch.jobs.slicing import refuse_slice
 from chaffinch.pipeline import files
 from chaffinch.pipeline.leases import visible_gpus
+from chaffinch.pipeline.processes import started_at
 from chaffinch.pipeline.runner import set_up_filesystems
 from chaffinch.pipeline.shards import Shard
 from chaffinch.pipeline.spent import Spent, peak_memory
+from chaffinch.pipeline.workers import cores
 
 _SAMPLE = 2
 _WORKERS = (1, 2, 4, 8, 16)
@@ -192,9 +193,8 @@ def _place(experiment: Experiment, memory: int) -> Place:
     used = bool(_devices(experiment))
     if not experiment.engine.is_local:
         return Place(gpus=None if used else 0)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpus = len(visible_gpus()) if used else 0
-    return Place(cores, gpus, None if experiment.config.sections.run.runner == "processes" else memory)
+    return Place(cores(), gpus, None if experiment.config.sections.run.runner == "processes" else memory)
 
 
 def _scored(side: Side) -> int:
@@ -204,9 +204,7 @@ def _scored(side: Side) -> int:
 
 def _seconds_since_start() -> float:
     """Seconds since this process was started, as the kernel knows it."""
-    # After the name, which may hold anything; in ticks since the machine booted.
-    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_at(os.getpid()) / os.sysconf("SC_CLK_TCK")
 
 
 def _show(figures: dict[str, Any], forecast: Forecast, scored: int) -> str:

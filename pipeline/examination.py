@@ -17,6 +17,7 @@ import apache_beam as beam
 from chaffinch.pipeline import files
 from chaffinch.pipeline.leases import visible_gpus
 from chaffinch.pipeline.workbench import LoadError, check_loading
+from chaffinch.pipeline.workers import cores
 from chaffinch.scoring.devices import Gpu, describe_gpus
 from chaffinch.scoring.scorer import Scorer, fingerprint
 
@@ -136,7 +137,7 @@ class Examination:
             socket.gethostname(),
             os.getpid(),
             versions(),
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            cores(),
             memory(),
             {name: os.environ[name] for name in (*OFFLINE, THREADS, "CUDA_VISIBLE_DEVICES") if name in os.environ},
             visible_gpus(),

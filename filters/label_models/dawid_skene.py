@@ -7,7 +7,13 @@ import numpy as np
 
 from chaffinch.filters.label_models.expectation import expect, majority, maximise
 from chaffinch.filters.label_models.learned import LearnedLabelModel
-from chaffinch.filters.label_models.votes import class_shares, merge_patterns, mostly_one_sided, vote_classes
+from chaffinch.filters.label_models.votes import (
+    class_shares,
+    count_cast,
+    merge_patterns,
+    mostly_one_sided,
+    vote_classes,
+)
 
 ASSUMED_ACCURACY = 0.9
 """What a source is taken to be worth that no other source ever votes beside, so that nothing can be learned of it."""
@@ -117,7 +123,7 @@ class DawidSkene(LearnedLabelModel):
     def _fit(self, patterns: np.ndarray, counts: np.ndarray) -> None:
         """Climbs, and says what sources are worth."""
         voted = vote_classes(patterns, self.classes)  # (p, m), k for abstains
-        cast = np.array([((voted == number) * counts[:, None]).sum(axis=0) for number in range(self.classes)]).T
+        cast = count_cast(voted, counts, self.classes)
         self.abstain_ = self.abstain or ("symbol" if mostly_one_sided(cast) else "missing")
         learned, assumed = self._roles(voted)
         self.confusion_ = self._uninformative(voted, counts)

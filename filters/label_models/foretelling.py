@@ -10,7 +10,7 @@ from chaffinch.filters.label_models.evidence import Evidence, Labelled, Votes
 from chaffinch.filters.label_models.expectation import expect, maximise
 from chaffinch.filters.label_models.label_model import LabelModel
 from chaffinch.filters.label_models.opinions import opinion_weights, worth_discounting
-from chaffinch.filters.label_models.votes import mostly_one_sided, vote_classes
+from chaffinch.filters.label_models.votes import count_cast, mostly_one_sided, vote_classes
 
 _FOLDS = 3
 _SMOOTHING = 1.0
@@ -129,8 +129,7 @@ class Foretelling:
         excess = excess_correlation(chosen, votes.counts, classes)
         if not worth_discounting(excess, chosen, votes.counts):
             excess = np.eye(len(opinions))
-        cast = np.array([((voted == number) * votes.counts[:, None]).sum(axis=0) for number in range(classes)])
-        symbols = classes + mostly_one_sided(cast.T)
+        symbols = classes + mostly_one_sided(count_cast(voted, votes.counts, classes))
         shares = opinion_weights(excess, (voted != classes) | (symbols > classes))
         return cls(votes, np.ascontiguousarray(voted.T), shares.T, classes, symbols)
 

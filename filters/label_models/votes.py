@@ -228,6 +228,20 @@ def class_shares(class_prior: float | tuple[float, ...] | None, classes: int) ->
     return np.array([1.0 - class_prior, class_prior])
 
 
+def count_cast(voted: np.ndarray, counts: np.ndarray, classes: int) -> np.ndarray:
+    """How often each source votes for each class.
+
+    Args:
+        voted: (p patterns, m sources) class voted for, k for abstains.
+        counts: (p,) how many samples show each pattern.
+        classes: k.
+
+    Returns:
+        (m, k) counts.
+    """
+    return np.stack([((voted == number) * counts[:, None]).sum(axis=0) for number in range(classes)], axis=1)
+
+
 def mostly_one_sided(cast: np.ndarray) -> bool:
     """Whether more than half of the votes come from sources that ever vote for one class only.
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from chaffinch.filters.label_models.common_cause import loadings
 from chaffinch.filters.label_models.learned import LearnedLabelModel
-from chaffinch.filters.label_models.votes import class_shares, vote_classes
+from chaffinch.filters.label_models.votes import class_shares, count_cast, vote_classes
 
 ASSUMED_ACCURACY = 0.9
 """What a source is taken to be worth that no other source ever votes beside, so that nothing can be learned of it."""
@@ -89,11 +89,9 @@ class WeightedMajority(LearnedLabelModel):
     @property
     def prior_unknown(self) -> str | None:
         """Why the class prior is not known; None where it is."""
-        return (
-            None
-            if self.prior_known_
-            else "sources contradict each other about it, or only ever cast one vote: equal shares"
-        )
+        if self.prior_known_:
+            return None
+        return "sources contradict each other about it, or only ever cast one vote: equal shares"
 
     def __post_init__(self) -> None:
         """Checks the settings.
@@ -119,9 +117,7 @@ class WeightedMajority(LearnedLabelModel):
     def _fit(self, patterns: np.ndarray, counts: np.ndarray) -> None:
         """Learns accuracies, if they are not given, and the class prior."""
         voted = vote_classes(patterns, self.classes)
-        shown = np.array(
-            [((voted == number) * counts[:, None]).sum(axis=0) for number in range(self.classes)]
-        )  # (k, o)
+        shown = count_cast(voted, counts, self.classes).T  # (k, o)
         accuracy = self._learned(voted, counts, shown) if self.accuracies is None else self._given()
         self.accuracy_ = np.where(shown.any(axis=0), accuracy, np.nan)
         self.weight_ = np.maximum(self._log_odds(), 0)
@@ -219,15 +215,18 @@ class WeightedMajority(LearnedLabelModel):
         self, voted: np.ndarray, counts: np.ndarray, accuracy: np.ndarray, judged: np.ndarray
     ) -> np.ndarray:
         """(j judged,) how often each is right by the others' weighted votes, were classes equally frequent."""
-        shares, log_odds = self.shares(voted != self.classes), self._log_odds_of(accuracy)
+        voting = voted != self.classes
+        shares, log_odds = self.shares(voting), self._log_odds_of(accuracy)
+        accompanied = voting.sum(axis=1) > 1
         joint, found = self._evidence(voted, log_odds, shares), []
         for source in np.flatnonzero(judged):
-            rows = np.flatnonzero((voted[:, source] != self.classes) & ((voted != self.classes).sum(axis=1) > 1))
+            rows = np.flatnonzero(voting[:, source] & accompanied)
             vote, others = voted[rows, source], joint[:, rows]
             others[vote, np.arange(len(rows))] -= log_odds[source] * (1 if shares is None else shares[rows, source])
             right = (_shares_of(others)[vote, np.arange(len(rows))] * counts[rows]).sum()
-            alone = counts[voted[:, source] != self.classes].sum() - counts[rows].sum()
-            found.append((right + ASSUMED_ACCURACY * alone) / (counts[rows].sum() + alone))
+            cast = counts[voting[:, source]].sum()
+            alone = cast - counts[rows].sum()
+            found.append((right + ASSUMED_ACCURACY * alone) / cast)
         return np.array(found)
 
     def _estimated_prior(self, shown: np.ndarray) -> tuple[np.ndarray, bool]:
