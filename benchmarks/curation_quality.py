@@ -42,8 +42,8 @@ from chaffinch.jobs.demo.pool import write_clean, write_pool
 from chaffinch.jobs.experiment import Experiment
 from chaffinch.jobs.score import run_score
 from chaffinch.jobs.train import train
-from chaffinch.pipeline.runner import set_up_filesystems
-from chaffinch.pipeline.verdicts import decisions_path
+from chaffinch.pipeline.deciding.verdicts import decisions_path
+from chaffinch.pipeline.engines.engine import set_up_filesystems
 
 OWN, ORACLE, CHANCE = "the config", "oracle", "chance"
 

@@ -44,7 +44,7 @@ from downstream_subsets import OURS, Curated, Subset, choose, curate, digest, wr
 from chaffinch.jobs.console import table
 from chaffinch.jobs.demo.pool import write_clean
 from chaffinch.jobs.training import ShardSamples
-from chaffinch.pipeline.runner import set_up_filesystems
+from chaffinch.pipeline.engines.engine import set_up_filesystems
 from chaffinch.pipeline.shards import Shard, find_shards
 
 LEARNERS = {"scratch": Scratch, "heads": Heads}

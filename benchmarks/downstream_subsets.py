@@ -19,7 +19,7 @@ from chaffinch.jobs.decide import run_decide
 from chaffinch.jobs.emit import run_emit
 from chaffinch.jobs.experiment import Experiment
 from chaffinch.jobs.score import run_score
-from chaffinch.pipeline.verdicts import decisions_path
+from chaffinch.pipeline.deciding.verdicts import decisions_path
 
 OURS, ORACLE = "our ensemble", "oracle"
 _DUPLICATES = ("duplicate", "repeated_uid")

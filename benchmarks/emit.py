@@ -26,15 +26,15 @@ from chaffinch.jobs.config import load_config
 from chaffinch.jobs.console import Console
 from chaffinch.jobs.emit import run_emit
 from chaffinch.jobs.experiment import Experiment
-from chaffinch.pipeline import files
+from chaffinch.pipeline.storage import parquet
 
 
 def spans(store: Path, output: Path) -> list[tuple[str, list[tuple[int, int]]]]:
     """Per shard the byte ranges of its kept samples."""
     found = []
     for path in sorted((store / "samples").glob("*.parquet")):
-        keep = files.read_table(str(output / "decisions" / path.name), ["keep"])["keep"].to_numpy()
-        table = files.read_table(str(path), ["offsets", "sizes"])
+        keep = parquet.read_table(str(output / "decisions" / path.name), ["keep"])["keep"].to_numpy()
+        table = parquet.read_table(str(path), ["offsets", "sizes"])
         rows = zip(table["offsets"].to_pylist(), table["sizes"].to_pylist(), keep.tolist(), strict=True)
         found.append((path.stem, [(offsets[0], offsets[-1] + sizes[-1]) for offsets, sizes, kept in rows if kept]))
     return found

@@ -26,8 +26,8 @@ import measuring
 import pool_store
 import watching
 
-from chaffinch.pipeline.find_repeats import find_repeats
-from chaffinch.pipeline.judgement import Pool
+from chaffinch.pipeline.deciding.find_repeats import find_repeats
+from chaffinch.pipeline.deciding.judgement import Pool
 from chaffinch.pipeline.metadata import Metadata
 from chaffinch.pipeline.repeats import BITS_PER_SAMPLE
 from chaffinch.pipeline.rows import Part, Source

@@ -17,11 +17,11 @@ import pyarrow as pa
 import yaml
 from pool_store import COLUMNS, SCORERS
 
-from chaffinch.pipeline import files
 from chaffinch.pipeline.samples import derived_uid
 from chaffinch.pipeline.shards import find_shards
+from chaffinch.pipeline.storage import parquet
+from chaffinch.pipeline.storage.ustar import end_archive, write_member
 from chaffinch.pipeline.store import Store
-from chaffinch.pipeline.ustar import end_archive, write_member
 
 ORIGINS = 16
 """Shards with pictures of their own; a file can have 65,000 names on common filesystems, of which none gets near."""
@@ -118,14 +118,14 @@ def _write_few(pool: Path, rows: int) -> None:
 
 def _write_tables(first: Place, whole: Place, start: int, stop: int) -> None:
     few = find_shards(str(first.folder / "pool"))
-    tables = [files.read_table(first.store.samples(shard.name)) for shard in few]
+    tables = [parquet.read_table(first.store.samples(shard.name)) for shard in few]
     folders = first.store.score_folders()
     for number in range(start, stop):
         origin = few[number % ORIGINS]
         shard = replace(origin, name=f"{number:08d}")
         table = tables[number % ORIGINS]
         uids = pa.array([derived_uid(shard.name, key) for key in table["key"].to_pylist()])
-        files.write_table(whole.store.samples(shard.name), table.set_column(0, table.schema.field("uid"), uids))
+        parquet.write_table(whole.store.samples(shard.name), table.set_column(0, table.schema.field("uid"), uids))
         for folder in folders:
             _link(first.store.scores(folder, origin.name), whole.store.scores(folder, shard.name))
         _link(first.store.stamp(origin.name, origin.stamp), whole.store.stamp(shard.name, shard.stamp))

@@ -36,7 +36,7 @@ from chaffinch.jobs.config import load_config
 from chaffinch.jobs.console import Console, table
 from chaffinch.jobs.experiment import Experiment
 from chaffinch.jobs.score import run_score
-from chaffinch.pipeline.runner import set_up_filesystems
+from chaffinch.pipeline.engines.engine import set_up_filesystems
 from chaffinch.scoring.mimic_light import MimicLight
 from chaffinch.scoring.scorer import Batch
 

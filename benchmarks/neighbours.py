@@ -20,14 +20,15 @@ import measuring
 import numpy as np
 import pyarrow as pa
 
-from chaffinch.pipeline import files, neighbours
-from chaffinch.pipeline.feeds import Wanted
-from chaffinch.pipeline.judgement import Pool
+from chaffinch.pipeline.deciding.judgement import Pool
+from chaffinch.pipeline.engines.engine import Engine
+from chaffinch.pipeline.measuring.feeds import Wanted
 from chaffinch.pipeline.metadata import Metadata
 from chaffinch.pipeline.rows import Source
-from chaffinch.pipeline.runner import Engine
 from chaffinch.pipeline.shards import Shard, find_shards
+from chaffinch.pipeline.storage import files, listings, parquet
 from chaffinch.pipeline.store import Store
+from chaffinch.pipeline.whole_pool import neighbours
 from chaffinch.scoring.neighbourhood.kmeans import ITERATIONS
 from chaffinch.scoring.neighbours import Neighbours
 
@@ -65,9 +66,9 @@ def _write_shard(place: Path, number: int, shard: Shard, rows: int, d: int) -> N
     uids = generator.integers(0, 256, (rows, 16), np.uint8).tobytes().hex()
     uid = pa.array([uids[start : start + 32] for start in range(0, 32 * rows, 32)])
     reject = pa.nulls(rows, pa.string())
-    files.write_table(store.samples(shard.name), pa.table({"uid": uid, "key": uid, "reject": reject}))
+    parquet.write_table(store.samples(shard.name), pa.table({"uid": uid, "key": uid, "reject": reject}))
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.astype(np.float16).ravel()), d)
-    files.write_table(store.scores(FOLDER, shard.name), pa.table({"vector": column, "reject": reject}))
+    parquet.write_table(store.scores(FOLDER, shard.name), pa.table({"vector": column, "reject": reject}))
     files.write_bytes(store.stamp(shard.name, shard.stamp), b"")
 
 
@@ -89,10 +90,10 @@ def ours(place: Path, clusters: int, workers: int) -> dict[str, Any]:
     neighbours.score_pool(Engine(workers), pool, Wanted("neighbours", FOUND, scorer), "cpu", str(place))
     near, sizes = 0, np.zeros(clusters, np.int64)
     for shard in pool.shards:
-        table = files.read_table(store.scores(FOUND, shard.name))
+        table = parquet.read_table(store.scores(FOUND, shard.name))
         near += int((table["similarity"].to_numpy() >= NEAR).sum())
         sizes += np.bincount(table["cluster"].to_numpy(), minlength=clusters)
-    files.remove_below(files.join(store.root, "scores", FOUND))
+    listings.remove_below(files.join(store.root, "scores", FOUND))
     return {"stages": stages, "near": near, "largest_over_mean": float(sizes.max() / sizes.mean())}
 
 
@@ -110,7 +111,7 @@ def faiss_alone(place: Path, clusters: int, threads: int) -> dict[str, Any]:
         began = time.perf_counter()
 
     store = Store(str(place / "store"))
-    tables = [files.read_table(store.scores(FOLDER, shard.name)) for shard in find_shards(str(place / "pool"))]
+    tables = [parquet.read_table(store.scores(FOLDER, shard.name)) for shard in find_shards(str(place / "pool"))]
     d = tables[0]["vector"].type.list_size
     halves = np.concatenate([table["vector"].combine_chunks().flatten().to_numpy() for table in tables])
     del tables

@@ -24,14 +24,14 @@ import torch
 from PIL import Image
 
 from chaffinch.jobs.demo.pool import write_clean
-from chaffinch.pipeline import batches
-from chaffinch.pipeline.batches import LoadedScorer
-from chaffinch.pipeline.feeds import Wanted
-from chaffinch.pipeline.measure import measure
+from chaffinch.pipeline.measuring import batches
+from chaffinch.pipeline.measuring.batches import LoadedScorer
+from chaffinch.pipeline.measuring.feeds import Wanted
+from chaffinch.pipeline.measuring.measure import measure
 from chaffinch.pipeline.samples import index_shard
 from chaffinch.pipeline.shards import find_shards
+from chaffinch.pipeline.storage.ustar import end_archive, write_member
 from chaffinch.pipeline.store import table_folder
-from chaffinch.pipeline.ustar import end_archive, write_member
 from chaffinch.scoring.clip import Clip
 from chaffinch.scoring.onnx_detector import OnnxDetector
 from chaffinch.scoring.scorer import Batch, Column, Scorer

@@ -9,8 +9,8 @@ from pathlib import Path
 import measuring
 
 from chaffinch.jobs.demo.pool import write_pool
-from chaffinch.pipeline.archive import split_name
-from chaffinch.pipeline.ustar import end_archive, write_member
+from chaffinch.pipeline.storage.archive import split_name
+from chaffinch.pipeline.storage.ustar import end_archive, write_member
 
 
 def read_samples(path: str | Path) -> Iterator[dict[str, bytes]]:

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from chaffinch.pipeline import files
 from chaffinch.pipeline.samples import SCHEMA
 from chaffinch.pipeline.shards import Shard, find_shards
+from chaffinch.pipeline.storage import files, parquet
 from chaffinch.pipeline.store import Store, table_folder
 from chaffinch.scoring.pictures import Pictures
 
@@ -116,7 +116,7 @@ def _write_shard(place: Path, number: int, shard: Shard, rows: int) -> None:
         ],
         schema=SCHEMA,
     )
-    files.write_table(store.samples(shard.name), samples.replace_schema_metadata({"content": f"{number:064x}"}))
+    parquet.write_table(store.samples(shard.name), samples.replace_schema_metadata({"content": f"{number:064x}"}))
     truth = np.where(generator.random(rows) < 0.4, 1.0, 0.0)
     for folder in folders().values():
         columns = {}
@@ -124,5 +124,5 @@ def _write_shard(place: Path, number: int, shard: Shard, rows: int) -> None:
             values = (truth + generator.normal(0, 1, rows)).astype(np.float32)
             values[generator.random(rows) < _UNJUDGED] = np.nan
             columns[name] = pa.array(values, mask=rejected, from_pandas=False)
-        files.write_table(store.scores(folder, shard.name), pa.table({**columns, "reject": reject}))
+        parquet.write_table(store.scores(folder, shard.name), pa.table({**columns, "reject": reject}))
     files.write_bytes(store.stamp(shard.name, shard.stamp), b"")

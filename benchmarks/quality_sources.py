@@ -16,8 +16,8 @@ from chaffinch.jobs.config import load_config
 from chaffinch.jobs.console import Console
 from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.experiment import Experiment
-from chaffinch.pipeline.learn import LabelModelError, learn
-from chaffinch.pipeline.probabilities import Probabilities
+from chaffinch.pipeline.deciding.learn import LabelModelError, learn
+from chaffinch.pipeline.deciding.probabilities import Probabilities
 from chaffinch.pipeline.rows import Part, Rows
 
 FOLDS = 5

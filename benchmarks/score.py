@@ -25,12 +25,12 @@ import picture_pool
 import torch
 import yaml
 
-from chaffinch.pipeline import batches
-from chaffinch.pipeline.feeds import Wanted
+from chaffinch.pipeline.engines.engine import Engine
+from chaffinch.pipeline.measuring import batches
+from chaffinch.pipeline.measuring.feeds import Wanted
+from chaffinch.pipeline.measuring.score import find_tasks, score
 from chaffinch.pipeline.metadata import Metadata
 from chaffinch.pipeline.rows import Source
-from chaffinch.pipeline.runner import Engine
-from chaffinch.pipeline.score import find_tasks, score
 from chaffinch.pipeline.shards import Shard, find_shards
 from chaffinch.pipeline.store import Store, table_folder
 from chaffinch.scoring.captions import Captions

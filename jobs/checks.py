@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from chaffinch.pipeline.examination import FAISS, OFFLINE, PACKAGES, THREADS, Examined
+from chaffinch.pipeline.measuring.examination import FAISS, OFFLINE, PACKAGES, THREADS, Examined
 
 Status = Literal["ok", "warning", "wrong"]
 

@@ -19,13 +19,13 @@ from chaffinch.jobs.label_models import make_label_models
 from chaffinch.jobs.labels import read_labels
 from chaffinch.jobs.sections import Sections, train_settings
 from chaffinch.jobs.validation import make, validate
-from chaffinch.pipeline import files
-from chaffinch.pipeline.labels import Labels
+from chaffinch.pipeline.deciding.labels import Labels
+from chaffinch.pipeline.engines.runners import SettingError
+from chaffinch.pipeline.measuring.order import Order
+from chaffinch.pipeline.measuring.slices import Slice
 from chaffinch.pipeline.metadata import Metadata
-from chaffinch.pipeline.order import Order
-from chaffinch.pipeline.runners import SettingError
 from chaffinch.pipeline.shards import Shard, find_shards
-from chaffinch.pipeline.slices import Slice
+from chaffinch.pipeline.storage import files
 from chaffinch.scoring.neighbours import Neighbours
 from chaffinch.scoring.scorer import Scorer
 

@@ -19,11 +19,11 @@ from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.experiment import Experiment, JobError
 from chaffinch.jobs.label_findings import tell_dropped, tell_labels
 from chaffinch.jobs.slicing import require_scored
-from chaffinch.pipeline import files
-from chaffinch.pipeline.decide import decide
-from chaffinch.pipeline.learn import EmptyPoolError, LabelModelError
-from chaffinch.pipeline.ranges import RangeError
-from chaffinch.pipeline.verdicts import Verdicts, decisions_path
+from chaffinch.pipeline.deciding.decide import decide
+from chaffinch.pipeline.deciding.learn import EmptyPoolError, LabelModelError
+from chaffinch.pipeline.deciding.ranges import RangeError
+from chaffinch.pipeline.deciding.verdicts import Verdicts, decisions_path
+from chaffinch.pipeline.storage import files, listings
 
 _DRIFT = 0.05
 
@@ -51,7 +51,7 @@ def run_decide(experiment: Experiment) -> dict[str, Any]:
     tables = {shard.name: decisions_path(experiment.output, shard.name) for shard in config.shards}
 
     def finished() -> set[str]:
-        return files.names_below(files.join(experiment.output, "decisions"), ".parquet")
+        return listings.names_below(files.join(experiment.output, "decisions"), ".parquet")
 
     with experiment.timed("decide") as timing:
         with experiment.console.progress("decide", tables, finished):

@@ -7,8 +7,8 @@ import yaml
 
 from chaffinch.jobs.decide import check_counts
 from chaffinch.jobs.experiment import Experiment, JobError
-from chaffinch.pipeline import files
 from chaffinch.pipeline.shards import Shard
+from chaffinch.pipeline.storage import files
 
 # What has to be as it was when the decisions were made, where shards that vanished leave no digest to compare.
 _DECIDING = ("input", "reference", "metadata", "labels", "scorers", "filters", "ensemble", "keep")

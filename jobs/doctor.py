@@ -15,10 +15,10 @@ from chaffinch.jobs.console import Console
 from chaffinch.jobs.experiment import Experiment, JobError
 from chaffinch.jobs.run import check_beam_options
 from chaffinch.jobs.slicing import refuse_slice
-from chaffinch.pipeline import files
-from chaffinch.pipeline.examination import Examination, Examine, Examined, Reports
-from chaffinch.pipeline.runner import add_up, set_up_filesystems
+from chaffinch.pipeline.engines.engine import add_up, set_up_filesystems
+from chaffinch.pipeline.measuring.examination import Examination, Examine, Examined, Reports
 from chaffinch.pipeline.samples import index_shard
+from chaffinch.pipeline.storage import files, listings
 
 _SHARDS_READ = 3
 _QUESTIONS_PER_WORKER = 4
@@ -167,7 +167,7 @@ def _left_as_it_was(folder: str, probe: str) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(Exception):  # where nothing can be written there is nothing to remove
-            for info in files.listing(files.join(folder, f"{probe}*")):
+            for info in listings.listing(files.join(folder, f"{probe}*")):
                 files.remove(info.path)
         for place in made:
             with contextlib.suppress(OSError):

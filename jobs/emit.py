@@ -6,10 +6,10 @@ import pyarrow as pa
 
 from chaffinch.jobs.decide import check_counts
 from chaffinch.jobs.experiment import Experiment, JobError
-from chaffinch.pipeline import files
-from chaffinch.pipeline.emit import emit
-from chaffinch.pipeline.plan import Plan
+from chaffinch.pipeline.emitting.emit import emit
+from chaffinch.pipeline.emitting.plan import Plan
 from chaffinch.pipeline.rows import Source
+from chaffinch.pipeline.storage import files, listings
 
 
 def run_emit(experiment: Experiment) -> None:
@@ -40,7 +40,7 @@ def run_emit(experiment: Experiment) -> None:
     names = [f"{number:08d}" for number in range(len(plan.sizes))]
 
     def finished() -> set[str]:
-        return files.names_below(shards, "_stats.json")
+        return listings.names_below(shards, "_stats.json")
 
     with experiment.timed("emit") as timing:
         with experiment.console.progress(

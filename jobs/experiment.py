@@ -17,10 +17,10 @@ import chaffinch.filters
 from chaffinch.jobs.config import Config
 from chaffinch.jobs.console import Console
 from chaffinch.jobs.side import Side
-from chaffinch.pipeline import files
-from chaffinch.pipeline.elsewhere import unreachable
-from chaffinch.pipeline.judgement import Judgement, Pool
-from chaffinch.pipeline.runner import Engine, add_up
+from chaffinch.pipeline.deciding.judgement import Judgement, Pool
+from chaffinch.pipeline.engines.elsewhere import unreachable
+from chaffinch.pipeline.engines.engine import Engine, add_up
+from chaffinch.pipeline.storage import files
 from chaffinch.pipeline.store import Store
 from chaffinch.scoring.devices import device_class
 

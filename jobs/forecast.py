@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from chaffinch.pipeline.spent import Effort, Spent
+from chaffinch.pipeline.measuring.spent import Effort, Spent
 
 
 @dataclass(frozen=True)

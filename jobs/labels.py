@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from chaffinch.jobs.documents import ConfigError
-from chaffinch.pipeline import files
-from chaffinch.pipeline.labels import Labels
+from chaffinch.pipeline.deciding.labels import Labels
 from chaffinch.pipeline.repeats import parse_uids
+from chaffinch.pipeline.storage import files, parquet
 
 _UID = re.compile(r"[0-9a-f]{32}")
 _KEEP = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -75,7 +75,7 @@ def _rows(path: str) -> Iterator[_Row]:
 
 def _parquet_rows(path: str) -> Iterator[_Row]:
     try:
-        table = files.read_table(path)
+        table = parquet.read_table(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read as a file of labels: {error}") from error
     _require(path, table.column_names)

@@ -27,13 +27,13 @@ from chaffinch.jobs.score import run_score
 from chaffinch.jobs.sections import KeepSection
 from chaffinch.jobs.side import Side
 from chaffinch.jobs.slicing import refuse_slice
-from chaffinch.pipeline import files
-from chaffinch.pipeline.leases import visible_gpus
-from chaffinch.pipeline.processes import started_at
-from chaffinch.pipeline.runner import set_up_filesystems
+from chaffinch.pipeline.storage import files, listings
+from chaffinch.pipeline.measuring.leases import visible_gpus
+from chaffinch.pipeline.storage.processes import started_at
+from chaffinch.pipeline.engines.engine import set_up_filesystems
 from chaffinch.pipeline.shards import Shard
-from chaffinch.pipeline.spent import Spent, peak_memory
-from chaffinch.pipeline.workers import cores
+from chaffinch.pipeline.measuring.spent import Spent, peak_memory
+from chaffinch.pipeline.engines.local_workers import cores
 
 _SAMPLE = 2
 _WORKERS = (1, 2, 4, 8, 16)
@@ -66,7 +66,7 @@ def run_plan(
     refuse_slice(whole.sections.run.slice, "plan")
     scratch = files.join(whole.sections.output, "plan")
     made = files.is_local(scratch) and not files.exists(whole.sections.output)
-    files.remove_below(scratch)
+    listings.remove_below(scratch)
     try:
         small = _shrink(whole, scratch, own["sample"][0])
         experiment = Experiment(small, dataclasses.replace(console, quiet=True), beam_options)
@@ -87,7 +87,7 @@ def run_plan(
         place = _place(experiment, before)
         forecast = Forecast(sides, start_up, place, start_up_cpu, _devices(experiment), output, kept)
     finally:
-        files.remove_below(scratch)
+        listings.remove_below(scratch)
         if made:
             with contextlib.suppress(OSError):  # somebody else has put something there meanwhile
                 os.rmdir(whole.sections.output)
@@ -155,7 +155,7 @@ def _sampled(side: Side, spent: Spent, shards: Sequence[Shard]) -> Sampled:
 
 
 def _bytes_below(folder: str) -> int:
-    return sum(info.size for info in files.listing_below(folder))
+    return sum(info.size for info in listings.listing_below(folder))
 
 
 def _pool_seconds(experiment: Experiment, spent: Spent) -> float:

@@ -14,11 +14,11 @@ from chaffinch.jobs.label.command import run_label
 from chaffinch.jobs.report.command import run_report
 from chaffinch.jobs.score import run_score
 from chaffinch.jobs.slicing import refuse_slice
-from chaffinch.pipeline import files
-from chaffinch.pipeline.leftovers import remove_leftovers
-from chaffinch.pipeline.locks import LockError, holding
-from chaffinch.pipeline.runner import set_up_filesystems
-from chaffinch.pipeline.runners import named_runner, refuse, unknown_options
+from chaffinch.pipeline.engines.engine import set_up_filesystems
+from chaffinch.pipeline.engines.runners import named_runner, refuse, unknown_options
+from chaffinch.pipeline.storage import files
+from chaffinch.pipeline.storage.leftovers import remove_leftovers
+from chaffinch.pipeline.storage.locks import LockError, holding
 
 _STAGES = {
     "run": ("score", "decide", "emit", "report"),

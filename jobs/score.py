@@ -8,15 +8,15 @@ from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.experiment import Experiment, JobError
 from chaffinch.jobs.side import Side
 from chaffinch.jobs.slicing import of_slice, tell_left, what_waits
-from chaffinch.pipeline.feeds import Wanted
-from chaffinch.pipeline.gate import Gate
-from chaffinch.pipeline.measure import MemoryShortage
-from chaffinch.pipeline.neighbours import clear_exchanges, score_pool
-from chaffinch.pipeline.picture_sets import SetError
-from chaffinch.pipeline.score import Task, narrow, score
-from chaffinch.pipeline.slices import note_count
-from chaffinch.pipeline.spent import Spent
-from chaffinch.pipeline.workbench import LoadError, check_loading
+from chaffinch.pipeline.measuring.feeds import Wanted
+from chaffinch.pipeline.measuring.gate import Gate
+from chaffinch.pipeline.measuring.measure import MemoryShortage
+from chaffinch.pipeline.measuring.score import Task, narrow, score
+from chaffinch.pipeline.measuring.slices import note_count
+from chaffinch.pipeline.measuring.spent import Spent
+from chaffinch.pipeline.measuring.workbench import LoadError, check_loading
+from chaffinch.pipeline.whole_pool.neighbours import clear_exchanges, score_pool
+from chaffinch.pipeline.whole_pool.picture_sets import SetError
 from chaffinch.scoring.scorer import Scorer
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from chaffinch.filters.dropped_sources import DropSources
-from chaffinch.pipeline.runners import Choice, DataflowSettings, FlinkSettings, PrismSettings, Runner, refuse
-from chaffinch.pipeline.slices import Slice
+from chaffinch.pipeline.engines.runners import Choice, DataflowSettings, FlinkSettings, PrismSettings, Runner, refuse
+from chaffinch.pipeline.measuring.slices import Slice
 from chaffinch.scoring.light.recipe import LightRecipe
 from chaffinch.scoring.training.recipe import ClassifierRecipe, Recipe
 

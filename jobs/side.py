@@ -7,12 +7,12 @@ from typing import Any, Self
 
 from chaffinch.filters.filter import Filter
 from chaffinch.filters.ranges import Share, parse_ranges
+from chaffinch.pipeline.measuring.order import Order
+from chaffinch.pipeline.measuring.score import Task, find_tasks
+from chaffinch.pipeline.measuring.slices import Slice
 from chaffinch.pipeline.metadata import Metadata
-from chaffinch.pipeline.order import Order
 from chaffinch.pipeline.rows import Source
-from chaffinch.pipeline.score import Task, find_tasks
 from chaffinch.pipeline.shards import Shard
-from chaffinch.pipeline.slices import Slice
 from chaffinch.pipeline.store import Store, table_folder
 from chaffinch.scoring.neighbours import Neighbours
 from chaffinch.scoring.scorer import Scorer, fingerprint

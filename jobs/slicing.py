@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from chaffinch.jobs.documents import ConfigError
 from chaffinch.jobs.experiment import Experiment, JobError
 from chaffinch.jobs.side import Side
-from chaffinch.pipeline.gate import Gate
-from chaffinch.pipeline.ranges import find_shares
-from chaffinch.pipeline.slices import noted_count, slice_of
+from chaffinch.pipeline.deciding.ranges import find_shares
+from chaffinch.pipeline.measuring.gate import Gate
+from chaffinch.pipeline.measuring.slices import noted_count, slice_of
 
 _FEW = 5
 _MOST_SLICES = 20

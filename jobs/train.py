@@ -13,7 +13,7 @@ from chaffinch.jobs.train_light import train_light
 from chaffinch.jobs.training import ShardSamples, Training, load_training
 from chaffinch.jobs.training_display import show_results
 from chaffinch.jobs.training_run import TrainingRun
-from chaffinch.pipeline.leftovers import remove_leftovers
+from chaffinch.pipeline.storage.leftovers import remove_leftovers
 from chaffinch.scoring.scorer import SampleError
 
 _PROBED = 100

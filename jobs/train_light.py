@@ -12,8 +12,8 @@ from chaffinch.jobs.console import Console
 from chaffinch.jobs.experiment import JobError
 from chaffinch.jobs.sections import LightSettings
 from chaffinch.jobs.training import ShardSamples, Training
-from chaffinch.pipeline import files
-from chaffinch.pipeline.batches import THREADS
+from chaffinch.pipeline.measuring.batches import THREADS
+from chaffinch.pipeline.storage import files
 from chaffinch.scoring.devices import device_class
 from chaffinch.scoring.light.recipe import LightRecipe
 from chaffinch.scoring.scorer import Scorer

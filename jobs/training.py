@@ -17,10 +17,10 @@ from chaffinch.jobs.documents import Document, Place, read_document
 from chaffinch.jobs.experiment import JobError
 from chaffinch.jobs.sections import ClassifierSettings, LightSettings, Sections, TrainSettings, train_settings
 from chaffinch.jobs.validation import make, validate
-from chaffinch.pipeline import files
-from chaffinch.pipeline.archive import split_name
 from chaffinch.pipeline.samples import index_shard
 from chaffinch.pipeline.shards import Shard
+from chaffinch.pipeline.storage import files
+from chaffinch.pipeline.storage.archive import split_name
 from chaffinch.scoring.scorer import SampleError, Scorer
 
 

@@ -10,8 +10,8 @@ from chaffinch.jobs.experiment import JobError
 from chaffinch.jobs.sections import ClassifierSettings, TrainSettings
 from chaffinch.jobs.training import ShardSamples, Training
 from chaffinch.jobs.training_display import Progress, one_line
-from chaffinch.pipeline import files
-from chaffinch.pipeline.batches import THREADS
+from chaffinch.pipeline.measuring.batches import THREADS
+from chaffinch.pipeline.storage import files
 from chaffinch.scoring.clip import Clip
 from chaffinch.scoring.devices import device_class
 from chaffinch.scoring.training.recipe import ClassifierRecipe, Recipe

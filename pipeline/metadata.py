@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from chaffinch.pipeline import files
 from chaffinch.pipeline.shards import Shard
+from chaffinch.pipeline.storage import files, listings, parquet
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,18 @@ class Metadata:
         if self.source == "beside":
             path = next((path for path in map(self.path_beside, shards) if files.exists(path)), None)
         else:
-            path = next((info.path for info in files.listing(self.source)), None)
-        return {} if path is None else {field.name: field.type for field in files.open_table(path).schema_arrow}
+            path = next((info.path for info in listings.listing(self.source)), None)
+        return {} if path is None else {field.name: field.type for field in parquet.open_table(path).schema_arrow}
 
     def listed(self, shards: Sequence[Shard]) -> list[list[str | int | float]]:
         """What a listing says about the files: path, size and time of change; tells whether any is another one."""
         if self.source == "beside":
             folders = sorted({shard.path.rpartition("/")[0] for shard in shards})
-            infos = [info for folder in folders for info in files.listing(files.join(folder, "*.parquet"))]
+            infos = [info for folder in folders for info in listings.listing(files.join(folder, "*.parquet"))]
             wanted = {self.path_beside(shard) for shard in shards}
             infos = [info for info in infos if info.path in wanted]
         else:
-            infos = files.listing(self.source)
+            infos = listings.listing(self.source)
         return [[info.path, info.size, info.modified] for info in infos]
 
     def read(self, shard: Shard, samples: pa.Table, columns: Sequence[str]) -> dict[str, pa.Array]:
@@ -70,9 +70,9 @@ class Metadata:
             path = self.path_beside(shard)
             if not files.exists(path):
                 return {name: pa.nulls(samples.num_rows) for name in columns}
-            known = files.open_table(path).schema_arrow.names
+            known = parquet.open_table(path).schema_arrow.names
             on = "key" if "key" in known else "uid"
-            table = files.read_table(path, [on, *columns])
+            table = parquet.read_table(path, [on, *columns])
         else:
             on, table = "uid", _read_all(self.source, tuple(columns))
         # Others write keys as whole numbers or in arrow's other types for text, and uids in capitals.
@@ -86,5 +86,5 @@ class Metadata:
 @functools.lru_cache(maxsize=1)
 def _read_all(pattern: str, columns: tuple[str, ...]) -> pa.Table:
     """All files of a glob; held by each worker, so its size bounds the pools this is for."""
-    tables = [files.read_table(info.path, ["uid", *columns]) for info in files.listing(pattern)]
+    tables = [parquet.read_table(info.path, ["uid", *columns]) for info in listings.listing(pattern)]
     return pa.concat_tables(tables).combine_chunks()

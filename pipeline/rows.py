@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from chaffinch.filters.filter import Filter
-from chaffinch.pipeline import files
 from chaffinch.pipeline.metadata import Metadata
 from chaffinch.pipeline.repeats import parse_uids
 from chaffinch.pipeline.shards import Shard
+from chaffinch.pipeline.storage import parquet
 from chaffinch.pipeline.store import Store
 
 REPEATED = "uid is repeated"
@@ -83,7 +83,7 @@ class Source:
                 values = self.metadata.read(shard, samples, columns)
             else:
                 reading = columns if reject is None else [*columns, "reject"]
-                table = files.read_table(self.store.scores(self.tables[scorer], shard.name), reading)
+                table = parquet.read_table(self.store.scores(self.tables[scorer], shard.name), reading)
                 values = {column: table[column].combine_chunks() for column in reading}
                 if reject is not None and not values["reject"].equals(reject):
                     reject = pc.coalesce(reject, values["reject"])
@@ -210,7 +210,7 @@ def _score(judge: Filter, columns: Mapping[str, pa.Array], shard: Shard) -> np.n
 
 def count_rows(part: Part, source: Source) -> int:
     """How many samples were found in a shard."""
-    rows: int = files.open_table(source.store.samples(part.shard.name)).metadata.num_rows
+    rows: int = parquet.open_table(source.store.samples(part.shard.name)).metadata.num_rows
     return rows
 
 
@@ -227,7 +227,7 @@ def read_uids(part: Part, source: Source, chosen: np.ndarray | None = None) -> n
     """
     if chosen is not None and not chosen.any():
         return np.zeros((0, 2), np.uint64)
-    uids = files.read_table(source.store.samples(part.shard.name), ["uid"])["uid"]
+    uids = parquet.read_table(source.store.samples(part.shard.name), ["uid"])["uid"]
     return parse_uids(uids if chosen is None or chosen.all() else uids.filter(pa.array(chosen)))
 
 
@@ -238,4 +238,4 @@ def _needed(filters: Sequence[Filter]) -> list[str]:
 def _read_samples(part: Part, source: Source, needed: Sequence[str], wanted: set[str]) -> pa.Table:
     if any(name.startswith(("metadata.", "samples.")) for name in needed):
         wanted = wanted | {"uid", "key", "reject"}
-    return files.read_table(source.store.samples(part.shard.name), sorted(wanted)) if wanted else pa.table({})
+    return parquet.read_table(source.store.samples(part.shard.name), sorted(wanted)) if wanted else pa.table({})

@@ -13,9 +13,9 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from chaffinch.pipeline import files
-from chaffinch.pipeline.archive import Group, Member, read_groups
 from chaffinch.pipeline.shards import Shard
+from chaffinch.pipeline.storage import files
+from chaffinch.pipeline.storage.archive import Group, Member, read_groups
 from chaffinch.scoring.images import sniff
 
 PICTURES = ("jpg", "jpeg", "png", "webp")

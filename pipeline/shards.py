@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chaffinch.pipeline import files
+from chaffinch.pipeline.storage import files, listings
 
 _WILDCARD = re.compile(r"[*?\[]")
 
@@ -59,14 +59,14 @@ def find_shards(inputs: str | Sequence[str]) -> list[Shard]:
     return sorted(shards, key=lambda shard: shard.name)
 
 
-def _list(place: str) -> list[files.FileInfo]:
+def _list(place: str) -> list[listings.FileInfo]:
     if not _is_glob(place):
-        one = files.info(place) if place.endswith(".tar") else None
-        return files.listing_below(place, ".tar") if one is None else [one]
+        one = listings.info(place) if place.endswith(".tar") else None
+        return listings.listing_below(place, ".tar") if one is None else [one]
     if place.endswith(".tar"):
-        return files.listing(place)
+        return listings.listing(place)
     # A glob may name shards as well as folders of them.
-    return files.listing(place) + files.listing(files.join(place, "**.tar"))
+    return listings.listing(place) + listings.listing(files.join(place, "**.tar"))
 
 
 def _is_glob(place: str) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chaffinch.pipeline import files
 from chaffinch.pipeline.shards import Shard
+from chaffinch.pipeline.storage import files, listings
 from chaffinch.scoring.scorer import Scorer, fingerprint
 
 UNREADABLE = "unreadable-"
@@ -43,14 +43,14 @@ class Store:
     def stamps(self) -> dict[str, frozenset[str]]:
         """Shard name -> the stamps found for it: one where its tables are complete."""
         found: dict[str, set[str]] = {}
-        for entry in files.names_below(files.join(self.root, "stamps")):
+        for entry in listings.names_below(files.join(self.root, "stamps")):
             name, _, stamp = entry.rpartition(".")
             found.setdefault(name, set()).add(stamp)
         return {name: frozenset(stamps) for name, stamps in found.items()}
 
     def score_folders(self) -> list[str]:
         """Every scorer's folder in this store, of whatever experiment."""
-        return files.folders_in(files.join(self.root, "scores"), ".parquet")
+        return listings.folders_in(files.join(self.root, "scores"), ".parquet")
 
 
 def table_folder(name: str, scorer: Scorer, device: str, beneath: Mapping[str, Any] | None = None) -> str:
@@ -92,9 +92,9 @@ class Inventory:
         """
         return cls(
             store.stamps(),
-            frozenset(files.names_below(files.join(store.root, "samples"), ".parquet")),
+            frozenset(listings.names_below(files.join(store.root, "samples"), ".parquet")),
             {
-                folder: frozenset(files.names_below(files.join(store.root, "scores", folder), ".parquet"))
+                folder: frozenset(listings.names_below(files.join(store.root, "scores", folder), ".parquet"))
                 for folder in folders
             },
         )

@@ -19,7 +19,7 @@ from PIL import Image
 from chaffinch.jobs.console import Console
 from chaffinch.jobs.demo.samples import Sample, clean_sample
 from chaffinch.jobs.demo.shapes import SHAPES
-from chaffinch.pipeline import files
+from chaffinch.pipeline.storage import files
 from chaffinch.scoring.detecting.network import to_onnx
 from chaffinch.scoring.detecting.training import Example, train
 from chaffinch.scoring.onnx_detector import OnnxDetector

@@ -13,7 +13,7 @@ from pathlib import Path
 from chaffinch.jobs.console import Console
 from chaffinch.jobs.demo.pool import write_clean
 from chaffinch.jobs.train import run_train
-from chaffinch.pipeline import files
+from chaffinch.pipeline.storage import files
 
 MODEL = "chaffinch-tiny"
 

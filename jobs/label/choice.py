@@ -8,7 +8,7 @@ import numpy as np
 from chaffinch.filters.cut import hash_uids
 from chaffinch.filters.fitted import Fitted
 from chaffinch.filters.label_models.soft_label_model import SoftLabelModel
-from chaffinch.pipeline.candidates import Candidates
+from chaffinch.pipeline.deciding.candidates import Candidates
 
 _SUREST = 0.99
 
@@ -18,7 +18,8 @@ class Choice:
     """What is asked.
 
     Attributes:
-        rows: (n,) samples as `chaffinch.pipeline.candidates.ROWS` has them, in the order in which they are shown.
+        rows: (n,) samples in the order in which they are shown, as `chaffinch.pipeline.deciding.candidates.ROWS` has
+            them.
         at_random: (n,) bool whether each was drawn by chance.
         met: (k, 2) uint64 uids of samples that have a label and that the draw came upon: they are drawn by chance, too,
             whatever they were before.

@@ -13,9 +13,9 @@ from chaffinch.jobs.label.choice import choose
 from chaffinch.jobs.label.page import Question, render
 from chaffinch.jobs.pages.html import pool_name
 from chaffinch.jobs.pages.pictures import Extent, view_rows
-from chaffinch.pipeline import files
-from chaffinch.pipeline.candidates import FindCandidates
-from chaffinch.pipeline.verdicts import decisions_path
+from chaffinch.pipeline.deciding.candidates import FindCandidates
+from chaffinch.pipeline.deciding.verdicts import decisions_path
+from chaffinch.pipeline.storage import files, listings, parquet
 
 _EXTENT = Extent(size=(640, 480), quality=80, caption=2000, boxes=False)
 
@@ -74,7 +74,7 @@ def run_label(experiment: Experiment) -> None:
 
 
 def _require_decisions(experiment: Experiment) -> None:
-    there = files.names_below(files.join(experiment.output, "decisions"), ".parquet")
+    there = listings.names_below(files.join(experiment.output, "decisions"), ".parquet")
     for shard in experiment.config.shards:
         if shard.name not in there:
             raise JobError(f"the decisions of shard {shard.name} are missing: run `chaffinch decide`")
@@ -85,6 +85,6 @@ def _read_votes(experiment: Experiment, rows: np.ndarray) -> list[dict[str, Any]
     found: dict[int, dict[str, Any]] = {}
     for number in np.unique(rows["shard"]).tolist():
         mine = np.flatnonzero(rows["shard"] == number)
-        table = files.read_table(decisions_path(experiment.output, experiment.config.shards[number].name))
+        table = parquet.read_table(decisions_path(experiment.output, experiment.config.shards[number].name))
         found |= zip(mine.tolist(), table.take(pa.array(rows["row"][mine])).to_pylist(), strict=True)
     return [found[number] for number in range(len(rows))]

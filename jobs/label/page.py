@@ -9,7 +9,7 @@ import numpy as np
 
 from chaffinch.jobs.pages import html
 from chaffinch.jobs.pages.pictures import View
-from chaffinch.pipeline.labels import Labels
+from chaffinch.pipeline.deciding.labels import Labels
 
 _VOTES = {1: "keep", 0: "abstains", -1: "drop"}
 

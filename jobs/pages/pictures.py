@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from chaffinch.pipeline import files
 from chaffinch.pipeline.rows import Source
 from chaffinch.pipeline.shards import Shard
+from chaffinch.pipeline.storage import files, parquet
 from chaffinch.scoring.images import decode
 from chaffinch.scoring.scorer import SampleError
 
@@ -126,7 +126,7 @@ def view_rows(
 def _read_places(source: Source, shard: Shard, rows: np.ndarray) -> list[dict[str, Any]]:
     columns = ["offsets", "sizes", "picture", "caption", "reject"]
     places: list[dict[str, Any]] = (
-        files.read_table(source.store.samples(shard.name), columns).take(pa.array(rows)).to_pylist()
+        parquet.read_table(source.store.samples(shard.name), columns).take(pa.array(rows)).to_pylist()
     )
     return places
 
@@ -178,7 +178,7 @@ def find_detectors(source: Source, shard: Shard) -> list[str]:
     found = []
     for name, folder in source.tables.items():
         path = source.store.scores(folder, shard.name)
-        if files.exists(path) and "boxes" in files.open_table(path).schema_arrow.names:
+        if files.exists(path) and "boxes" in parquet.open_table(path).schema_arrow.names:
             found.append(name)
     return found
 
@@ -199,9 +199,9 @@ def read_boxes(source: Source, detectors: Sequence[str], shard: Shard, rows: np.
     boxes: list[list[Box]] = [[] for _ in rows]
     for name in detectors:
         path = source.store.scores(source.tables[name], shard.name)
-        known = files.open_table(path).schema_arrow.names
+        known = parquet.open_table(path).schema_arrow.names
         columns = [column for column in ("boxes", "confidences", "phrases") if column in known]
-        for place, found in enumerate(files.read_table(path, columns).take(pa.array(rows)).to_pylist()):
+        for place, found in enumerate(parquet.read_table(path, columns).take(pa.array(rows)).to_pylist()):
             boxes[place] += _boxes_of(found)
     return boxes
 

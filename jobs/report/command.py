@@ -4,7 +4,7 @@ from chaffinch.filters.fitted import Fitted
 from chaffinch.jobs import kinds
 from chaffinch.jobs.decided import read_decided
 from chaffinch.jobs.experiment import Experiment
-from chaffinch.pipeline import files
+from chaffinch.pipeline.storage import files
 
 
 def run_report(experiment: Experiment) -> None:

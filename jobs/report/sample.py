@@ -10,11 +10,11 @@ import pyarrow as pa
 from chaffinch.filters.cut import hash_uids
 from chaffinch.filters.filter import Filter
 from chaffinch.jobs.experiment import JobError
-from chaffinch.pipeline import files
+from chaffinch.pipeline.deciding.verdicts import decisions_path
 from chaffinch.pipeline.repeats import parse_uids
 from chaffinch.pipeline.rows import Source
 from chaffinch.pipeline.shards import Shard
-from chaffinch.pipeline.verdicts import decisions_path
+from chaffinch.pipeline.storage import files, parquet
 
 MOST_ROWS = 200_000
 """How many samples histograms and galleries are made from at most."""
@@ -123,12 +123,12 @@ def _read_part(
     shard: Shard, path: str, source: Source, names: list[str], filters: list[Filter], seed: int, share: float
 ) -> dict[str, np.ndarray]:
     """One shard's rows of the sample."""
-    samples = files.read_table(source.store.samples(shard.name), ["uid", "key", "reject"])
+    samples = parquet.read_table(source.store.samples(shard.name), ["uid", "key", "reject"])
     needed = list(dict.fromkeys(column for judge in filters for column in judge.reads))
     columns = source.columns(shard, samples, needed)
     tie = hash_uids(parse_uids(samples["uid"]), seed)
     rows = np.sort(np.argsort(tie, kind="stable")[: round(share * len(tie))])
-    decided = files.read_table(path).take(pa.array(rows))
+    decided = parquet.read_table(path).take(pa.array(rows))
     columns = {name: column.take(pa.array(rows)) for name, column in columns.items()}
     votes = [decided[f"vote_{name}"].to_numpy() for name in names]
     return {

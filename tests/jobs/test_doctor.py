@@ -12,7 +12,7 @@ import yaml
 
 import chaffinch.jobs.demo
 from chaffinch.jobs.checks import Wanted, check_all
-from chaffinch.pipeline.examination import Examination, Examined
+from chaffinch.pipeline.measuring.examination import Examination, Examined
 from chaffinch.scoring.captions import Captions
 from chaffinch.scoring.devices import Gpu, describe_gpus
 

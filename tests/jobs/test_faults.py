@@ -13,7 +13,7 @@ import pytest
 
 from chaffinch.jobs.demo.pool import write_pool
 from chaffinch.jobs.main import main
-from chaffinch.pipeline.locks import Holder
+from chaffinch.pipeline.storage.locks import Holder
 
 PROGRAM = [sys.executable, "-m", "chaffinch.jobs.main"]
 CONFIG = """\

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chaffinch.jobs.forecast import Forecast, Place, Sampled, makespan
-from chaffinch.pipeline.spent import Effort, Spent
+from chaffinch.pipeline.measuring.spent import Effort, Spent
 
 
 def sampled(seconds=10.0, cpu=10.0, sizes=(300, 100, 200, 400), scorer=4.0, memory=3 << 30) -> Sampled:

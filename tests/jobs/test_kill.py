@@ -64,7 +64,7 @@ def test_killed_and_run_again_is_as_if_nothing_had_happened(pool, tmp_path, dige
 DIES_WHILE_WRITING = """\
 import os, signal, sys
 import pyarrow.parquet as pq
-from chaffinch.pipeline import files
+from chaffinch.pipeline.storage import files
 from chaffinch.jobs.main import main
 
 whole, written = pq.write_table, []

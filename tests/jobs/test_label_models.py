@@ -20,12 +20,12 @@ from chaffinch.jobs.console import Console
 from chaffinch.jobs.demo.pool import write_clean
 from chaffinch.jobs.experiment import Experiment
 from chaffinch.jobs.main import main
-from chaffinch.pipeline.counts import CountVotes
-from chaffinch.pipeline.find_cut import find_cut
-from chaffinch.pipeline.learn import learn
+from chaffinch.pipeline.deciding.counts import CountVotes
+from chaffinch.pipeline.deciding.find_cut import find_cut
+from chaffinch.pipeline.deciding.learn import learn
+from chaffinch.pipeline.deciding.verdicts import Decide
 from chaffinch.pipeline.repeats import parse_uids
 from chaffinch.pipeline.rows import Rows
-from chaffinch.pipeline.verdicts import Decide
 
 CONFIG = """\
 input: {folder}/pool

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from chaffinch.pipeline import batches
+from chaffinch.pipeline.measuring import batches
 from chaffinch.scoring import images
 from chaffinch.scoring.mimic import Mimic
 from chaffinch.scoring.training.architectures import find_architecture

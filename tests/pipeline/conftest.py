@@ -18,8 +18,8 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from chaffinch.pipeline import retries
-from chaffinch.pipeline.runner import set_up_filesystems
+from chaffinch.pipeline.engines.engine import set_up_filesystems
+from chaffinch.pipeline.storage import retries
 
 CODES = {"403": "AccessDenied", "500": "InternalError", "503": "SlowDown"}
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chaffinch.pipeline.batches import LoadedScorer
-from chaffinch.pipeline.feeds import Wanted
-from chaffinch.pipeline.measure import measure
+from chaffinch.pipeline.measuring.batches import LoadedScorer
+from chaffinch.pipeline.measuring.feeds import Wanted
+from chaffinch.pipeline.measuring.measure import measure
 from chaffinch.pipeline.samples import LONGEST_EXTENSION, SCHEMA, derived_uid, index_shard
 from chaffinch.pipeline.shards import Shard, find_shards
 from chaffinch.scoring.pictures import Pictures

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from chaffinch.pipeline import batches
-from chaffinch.pipeline.batches import LoadedScorer
-from chaffinch.pipeline.feeds import Wanted
-from chaffinch.pipeline.measure import measure as measure_shard
+from chaffinch.pipeline.measuring import batches
+from chaffinch.pipeline.measuring.batches import LoadedScorer
+from chaffinch.pipeline.measuring.feeds import Wanted
+from chaffinch.pipeline.measuring.measure import measure as measure_shard
 from chaffinch.pipeline.samples import index_shard
 from chaffinch.pipeline.store import table_folder
 from chaffinch.scoring.clip import Clip

@@ -16,13 +16,13 @@ from chaffinch.filters.label_models.gaussian import Gaussian
 from chaffinch.filters.label_models.votes import count_patterns
 from chaffinch.filters.ranges import FittedRanges
 from chaffinch.jobs.label.choice import choose, least_sure
-from chaffinch.pipeline import candidates as module
-from chaffinch.pipeline.candidates import FindCandidates
-from chaffinch.pipeline.files import write_table
-from chaffinch.pipeline.labels import Labels
+from chaffinch.pipeline.deciding import candidates as module
+from chaffinch.pipeline.deciding.candidates import FindCandidates
+from chaffinch.pipeline.deciding.labels import Labels
+from chaffinch.pipeline.deciding.verdicts import decisions_path
 from chaffinch.pipeline.rows import Part
 from chaffinch.pipeline.shards import Shard
-from chaffinch.pipeline.verdicts import decisions_path
+from chaffinch.pipeline.storage.parquet import write_table
 
 NAMES = ["a", "veto", "b", "c", "d"]
 ASPECTS = ["one", None, "one", "one", "two"]

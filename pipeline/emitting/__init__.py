@@ -1,0 +1,1 @@
+"""Emitting: kept samples leave as shards that a trainer can read."""
