@@ -23,6 +23,7 @@ class Sampled:
         sizes: (t shards,) bytes of all shards.
         tables: "samples" and scorers -> bytes of the tables that were written.
         whole_pool: scorers that look at all shards at once; their time is no shard's.
+        beside: what scoring the same shards cost two workers at once; None where that was not tried.
     """
 
     spent: Spent
@@ -30,6 +31,7 @@ class Sampled:
     sizes: Sequence[int]
     tables: Mapping[str, int]
     whole_pool: frozenset[str] = frozenset()
+    beside: Spent | None = None
 
     @property
     def factor(self) -> float:
@@ -41,6 +43,28 @@ class Sampled:
         """(t shards,) seconds that one worker takes for each shard."""
         rate = self.spent.seconds / max(sum(self.sampled), 1)
         return [size * rate for size in self.sizes]
+
+    @property
+    def crowding(self) -> float:
+        """How many times as long a shard takes while another worker is at work, too; 1 where that was not tried.
+
+        Threads of one process take turns where code holds Python's lock, and all workers share caches and memory.
+        """
+        together = self.spent.seconds - self._alone
+        if self.beside is None or together <= 0:
+            return 1.0
+        return max(1.0, (self.beside.seconds - self._alone) / together)
+
+    @property
+    def seconds_beside(self) -> float:
+        """Seconds from the first shard to the last with two workers; 0 where that was not tried."""
+        return 0.0 if self.beside is None else (self.beside.seconds + self._alone) / 2
+
+    @property
+    def _alone(self) -> float:
+        """Seconds that the second of two workers has nothing left to do, while the first is at the last shard."""
+        rate = self.spent.seconds / max(sum(self.sampled), 1)
+        return 2 * makespan([size * rate for size in self.sampled], 2) - self.spent.seconds
 
     @property
     def pool_seconds(self) -> float:
@@ -88,6 +112,7 @@ class Forecast:
     Attributes:
         sides: what was sampled; "input" and "reference".
         start_up: seconds that no sample is scored in, loading included.
+        start_up_of_more: seconds that it takes longer where there is more than one worker.
         place: where workers run.
         start_up_cpu: seconds of a core in the start-up.
         devices: scorers that run on the GPU.
@@ -102,6 +127,7 @@ class Forecast:
     devices: frozenset[str] = frozenset()
     output: Mapping[str, int] = field(default_factory=dict)
     kept: int | None = None
+    start_up_of_more: float = 0.0
 
     @property
     def samples(self) -> dict[str, int]:
@@ -163,24 +189,31 @@ class Forecast:
         """What so many workers take.
 
         Each takes the next shard when it is done with one, the reference's before the input's. Where they share cores
-        or GPUs that are too few for them, all slow down by as much as is missing.
+        or GPUs that are too few for them, all slow down by as much as is missing, or by as much as each further worker
+        was seen to hold up the others.
         """
         seconds = sum(
             makespan(side.shard_seconds, workers) * self._slowdown(side, min(workers, len(side.sizes)))
             + side.pool_seconds / min(workers, self.place.cores or workers)
             for side in self.sides.values()
         )
-        total = self.start_up + seconds
-        peak = max((side.spent.memory for side in self.sides.values()), default=0)
-        own = 0 if self.place.memory is None else self.place.memory
-        memory = peak if self.place.memory is None else own + workers * max(peak - own, 0)
+        total = self.start_up + seconds + (self.start_up_of_more if workers > 1 else 0.0)
         held = workers if self.place.gpus is None else min(workers, self.place.gpus)
-        return Times(workers, total, total * held / 3600, memory)
+        return Times(workers, total, total * held / 3600, self._memory(workers))
+
+    def _memory(self, workers: int) -> int:
+        """Bytes of one worker; of all of them where they are threads of one process."""
+        peak = max((side.spent.memory for side in self.sides.values()), default=0)
+        of_two = max((side.beside.memory for side in self.sides.values() if side.beside), default=0)
+        if self.place.memory is None:
+            return of_two if of_two and workers > 1 else peak
+        each = of_two - peak if of_two else peak - self.place.memory
+        return peak + (workers - 1) * max(each, 0)
 
     def _slowdown(self, side: Sampled, workers: int) -> float:
-        """How many times as long a shard takes beside so many others, at least 1."""
+        """How many times as long a shard takes where so many are worked on at once, at least 1."""
         seconds = max(side.spent.seconds, 1e-9)
-        slowest = 1.0
+        slowest = 1.0 + (workers - 1) * (side.crowding - 1.0)
         if self.place.cores:
             slowest = max(slowest, workers * (side.spent.cpu_seconds / seconds) / self.place.cores)
         if self.place.gpus:

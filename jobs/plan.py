@@ -1,9 +1,10 @@
 """`chaffinch plan`: what will it cost? Scores, decides and emits a small sample of the pool, and forecasts the rest.
 
 The sample is scored where a run's workers are, for their machines may differ from this one; and decided on and emitted
-here. All that happens in a folder of its own, which goes afterwards, and not in the store: a plan that is asked for
-again must measure again; tables of scorers that heed the whole pool (`where: required`, `neighbours`) would be of no
-use to it; and what emitting and deciding write is measured too.
+here. Workers of one machine get in each other's way, so that there two of them score it once more. All that happens in
+a folder of its own, which goes afterwards, and not in the store: a plan that is asked for again must measure again;
+tables of scorers that heed the whole pool (`where: required`, `neighbours`) would be of no use to it; and what emitting
+and deciding write is measured too.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chaffinch.jobs.config import Config, load_config
@@ -27,13 +28,13 @@ from chaffinch.jobs.score import run_score
 from chaffinch.jobs.sections import KeepSection
 from chaffinch.jobs.side import Side
 from chaffinch.jobs.slicing import refuse_slice
-from chaffinch.pipeline.storage import files, listings
-from chaffinch.pipeline.measuring.leases import visible_gpus
-from chaffinch.pipeline.storage.processes import started_at
 from chaffinch.pipeline.engines.engine import set_up_filesystems
-from chaffinch.pipeline.shards import Shard
-from chaffinch.pipeline.measuring.spent import Spent, peak_memory
 from chaffinch.pipeline.engines.local_workers import cores
+from chaffinch.pipeline.measuring.leases import visible_gpus
+from chaffinch.pipeline.measuring.spent import Spent, peak_memory
+from chaffinch.pipeline.shards import Shard
+from chaffinch.pipeline.storage import files, listings
+from chaffinch.pipeline.storage.processes import started_at
 
 _SAMPLE = 2
 _WORKERS = (1, 2, 4, 8, 16)
@@ -64,34 +65,42 @@ def run_plan(
     set_up_filesystems(beam_options)
     whole = load_config(config, overrides)
     refuse_slice(whole.sections.run.slice, "plan")
+    workers = sorted({*own["workers"], *([] if "workers" in _names(settings) else [whole.sections.run.choice.at_once])})
     scratch = files.join(whole.sections.output, "plan")
     made = files.is_local(scratch) and not files.exists(whole.sections.output)
     listings.remove_below(scratch)
     try:
-        small = _shrink(whole, scratch, own["sample"][0])
+        small = _shrink(whole, files.join(scratch, "one"), own["sample"][0])
         experiment = Experiment(small, dataclasses.replace(console, quiet=True), beam_options)
         told = f"{len(small.shards)} of {len(whole.shards)} shards"
         if whole.reference:
             told += f", {len(small.reference)} of {len(whole.reference)} of the reference"
         console.say(f"trying {told}: {scratch}")
-        before = peak_memory()
+        before, began = peak_memory(), _seconds_since_start()
         spent = run_score(experiment)
+        ended = _seconds_since_start()
         start_up_cpu = time.process_time() - sum(one.cpu_seconds for one in spent.values())
-        start_up = _seconds_since_start() - sum(one.seconds for one in spent.values())
-        start_up -= sum(_pool_seconds(experiment, one) for one in spent.values())
+        working = sum(one.seconds for one in spent.values()) + _pool_seconds(experiment, spent)
+        beside, waiting = dict[str, Spent](), 0.0
+        if experiment.engine.is_local and max(workers) > 1 and len(small.shards) > 1:
+            console.say("trying them with two workers")
+            two = dataclasses.replace(experiment, config=_placed(small, files.join(scratch, "two"), 2))
+            beside = run_score(two)
+            waiting = _seconds_since_start() - ended - _pool_seconds(two, beside) / 2
         sides = {
-            side.label: _sampled(side, spent[side.label], shards)
+            side.label: _sampled(side, spent[side.label], shards, beside.get(side.label))
             for side, shards in zip(experiment.sides, (whole.shards, whole.reference), strict=False)
         }
+        more = waiting - sum(side.seconds_beside for side in sides.values()) - (ended - began - working)
         output, kept = _judge(experiment, console)
         place = _place(experiment, before)
-        forecast = Forecast(sides, start_up, place, start_up_cpu, _devices(experiment), output, kept)
+        devices = _devices(experiment)
+        forecast = Forecast(sides, ended - working, place, start_up_cpu, devices, output, kept, max(more, 0.0))
     finally:
         listings.remove_below(scratch)
         if made:
             with contextlib.suppress(OSError):  # somebody else has put something there meanwhile
                 os.rmdir(whole.sections.output)
-    workers = sorted({*own["workers"], *([] if "workers" in _names(settings) else [whole.sections.run.choice.at_once])})
     figures = forecast.summary(workers)
     scored = _scored(Experiment(whole, console, beam_options).sides[0])
     console.result(json.dumps(figures) if console.json else _show(figures, forecast, scored))
@@ -127,10 +136,16 @@ def _shrink(config: Config, scratch: str, sample: int) -> Config:
     if keep.count is not None:
         share = sum(one.size for one in shards) / max(sum(one.size for one in config.shards), 1)
         keep = KeepSection(count=round(keep.count * share), uncovered=keep.uncovered, seed=keep.seed)
-    run = config.sections.run.model_copy(update={"workers": 1, "max_rejected": 1.0, "slice": None})
-    changed = {"output": scratch, "store": files.join(scratch, "store"), "run": run, "keep": keep}
-    sections = config.sections.model_copy(update=changed)
-    return dataclasses.replace(config, sections=sections, shards=shards, reference=reference)
+    run = config.sections.run.model_copy(update={"max_rejected": 1.0, "slice": None})
+    sections = config.sections.model_copy(update={"run": run, "keep": keep})
+    return _placed(dataclasses.replace(config, sections=sections, shards=shards, reference=reference), scratch, 1)
+
+
+def _placed(config: Config, folder: str, workers: int) -> Config:
+    """The same with an output and store of its own, and so many workers."""
+    run = config.sections.run.model_copy(update={"workers": workers})
+    changed = {"output": folder, "store": files.join(folder, "store"), "run": run}
+    return dataclasses.replace(config, sections=config.sections.model_copy(update=changed))
 
 
 def _draw(shards: Sequence[Shard], sample: int) -> list[Shard]:
@@ -145,22 +160,24 @@ def _draw(shards: Sequence[Shard], sample: int) -> list[Shard]:
     return [shards[number] for number in sorted(chosen)]
 
 
-def _sampled(side: Side, spent: Spent, shards: Sequence[Shard]) -> Sampled:
+def _sampled(side: Side, spent: Spent, shards: Sequence[Shard], beside: Spent | None) -> Sampled:
     tables = {"samples": _bytes_below(files.join(side.store.root, "samples"))}
     for name, folder in side.folders().items():
         tables[name] = _bytes_below(files.join(side.store.root, "scores", folder))
     whole_pool = frozenset(name for name, scorer in side.scorers.items() if scorer.whole_pool)
     sizes = [one.size for one in shards]
-    return Sampled(spent, [one.size for one in side.shards], sizes, tables, whole_pool)
+    return Sampled(spent, [one.size for one in side.shards], sizes, tables, whole_pool, beside)
 
 
 def _bytes_below(folder: str) -> int:
     return sum(info.size for info in listings.listing_below(folder))
 
 
-def _pool_seconds(experiment: Experiment, spent: Spent) -> float:
+def _pool_seconds(experiment: Experiment, spent: Mapping[str, Spent]) -> float:
+    """Seconds in scorers of the whole pool, over all workers."""
     scorers = experiment.config.scorers
-    return sum(effort.seconds for name, effort in spent.scorers.items() if scorers[name].whole_pool)
+    efforts = [(name, effort) for one in spent.values() for name, effort in one.scorers.items()]
+    return sum(effort.seconds for name, effort in efforts if scorers[name].whole_pool)
 
 
 def _judge(experiment: Experiment, console: Console) -> tuple[dict[str, int], int | None]:

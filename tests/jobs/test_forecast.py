@@ -1,6 +1,7 @@
 """The arithmetic of a forecast beside slow recounts, and the command that makes one."""
 
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -95,6 +96,30 @@ class TestForecast:
         side = sampled(memory=3 << 30)
         assert Forecast({"input": side}, 0.0, Place(memory=1 << 30)).times(4).memory == 9 << 30
         assert Forecast({"input": side}, 0.0, Place()).times(4).memory == 3 << 30
+
+    @pytest.mark.parametrize("slower", [1.0, 1.5, 2.0, 3.0])
+    def test_what_two_workers_took_says_how_they_hold_each_other_up(self, slower):
+        """Shards of 7.5 and 2.5 s: together until the small one is done, then the large one goes on alone."""
+        both = 2.5 * slower
+        beside = Spent(80, 5, shards=2, seconds=both + (both + 5.0), cpu_seconds=99, memory=2 << 30)
+        side = replace(sampled(cpu=1, sizes=(100,) * 40), beside=beside)
+        assert side.crowding == pytest.approx(slower)
+        assert side.seconds_beside == pytest.approx(both + 5.0)
+        forecast = Forecast({"input": side}, 3.0, Place(cores=64), start_up_of_more=0.5)
+        alone, two, four = (forecast.times(workers).seconds for workers in (1, 2, 4))
+        assert alone == pytest.approx(3 + 100)
+        assert two == pytest.approx(3.5 + 50 * slower)
+        assert four == pytest.approx(3.5 + 25 * (1 + 3 * (slower - 1)))
+
+    def test_one_shard_says_nothing_of_two_workers(self):
+        side = replace(sampled(), sampled=[400], beside=Spent(seconds=15.0))
+        assert side.crowding == 1.0
+
+    def test_memory_where_two_workers_were_tried(self):
+        """Threads: each further one as much as the second. Processes: what the larger of two had, not the driver."""
+        side = replace(sampled(memory=3 << 30), beside=Spent(seconds=10.0, memory=5 << 30))
+        assert [Forecast({"input": side}, 0.0, Place(memory=1)).times(n).memory >> 30 for n in (1, 2, 4)] == [3, 5, 9]
+        assert [Forecast({"input": side}, 0.0, Place()).times(n).memory >> 30 for n in (1, 2, 4)] == [3, 5, 5]
 
     def test_scorers_of_whole_pools_are_no_shards_work(self):
         side = sampled()
