@@ -12,39 +12,27 @@ Flink is brought up by examples/flink/cluster.py, and left out where that says t
 
 import argparse
 import contextlib
-import importlib.util
 import shutil
 import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import measuring
 import picture_pool
 import yaml
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples" / "flink"))
+import cluster
+
 _BEAM_PROCESSES = ("--", "--direct_running_mode=multi_processing", "--direct_num_workers=2")
-
-
-def load_cluster() -> ModuleType:
-    """The program that brings Flink up; a script of the examples, not part of the package."""
-    path = Path(__file__).parents[1] / "examples" / "flink" / "cluster.py"
-    spec = importlib.util.spec_from_file_location("cluster", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["cluster"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 @contextlib.contextmanager
 def flink(place: Path) -> Iterator[list[str]]:
     """Settings that lead to a cluster with two TaskManagers of one slot each; none where there can be none."""
-    cluster = load_cluster()
     if problem := cluster.missing():
         print(f"without Flink: {problem}", file=sys.stderr)
         yield []

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -135,6 +136,7 @@ def _load_module(path: Path) -> ModuleType:
     """A module by its file: pytest's importlib mode puts no folder on the path."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
@@ -221,6 +223,12 @@ def colour_detector(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 def slow_detector() -> ModuleType:
     """What zero-shot detectors find by transformers' own processing, one picture at a time."""
     return _load_module(Path(__file__).with_name("slow_detector.py"))
+
+
+@pytest.fixture(scope="session")
+def fault_scene() -> ModuleType:
+    """Runs that are disturbed by killing one of their processes; the benchmarks' own."""
+    return _load_module(Path(__file__).parents[1] / "benchmarks" / "fault_scene.py")
 
 
 @pytest.fixture

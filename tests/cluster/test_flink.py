@@ -3,8 +3,8 @@
 They need Java and the jars of examples/flink (`python examples/flink/cluster.py fetch`), and skip without.
 """
 
-import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -22,16 +22,9 @@ ABOUT_THE_RUN = {"config.yaml", "timings.json"}
 PATIENCE_SECONDS = 60
 
 
-def load_cluster():
-    path = ROOT / "examples" / "flink" / "cluster.py"
-    spec = importlib.util.spec_from_file_location("cluster", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["cluster"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+sys.path.insert(0, str(ROOT / "examples" / "flink"))
+import cluster  # noqa: E402  (an example, not a package)
 
-
-cluster = load_cluster()
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(cluster.missing()), reason=cluster.missing())]
 
 
@@ -82,10 +75,25 @@ def curate(path, running, *more):
     return main(["run", path, *running.settings(), *more, "--quiet"])
 
 
-def test_embedded_flink_gives_the_same_bytes(settings, local, digests, tmp_path):
+@pytest.fixture
+def worker_pool(tmp_path):
+    """Starts a worker pool as docs/flink.md says; returns its address."""
+    (port,) = cluster._free_ports(1)
+    program = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
+    worker = Path(sys.executable).with_name("chaffinch-worker")
+    with (tmp_path / "worker-pool.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*program, f"--container_executable={worker}"], stdout=log, stderr=log, start_new_session=True
+        )
+    yield f"localhost:{port}"
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait()
+
+
+def test_embedded_flink_and_a_worker_pool_give_the_same_bytes(settings, local, worker_pool, digests, tmp_path):
     path, output = settings("embedded")
-    with cluster.running(tmp_path, embedded=True) as running:
-        assert curate(path, running, "run.workers=2") == 0
+    with cluster.running(tmp_path / "flink", embedded=True) as running:
+        assert curate(path, running, "run.workers=2", f"run.flink.environment={worker_pool}") == 0
     assert results(digests, output) == local
 
 
@@ -148,6 +156,17 @@ def wait_for(look, enough):
     while not enough(found := look()) and time.monotonic() < until:
         time.sleep(0.02)
     return found
+
+
+@pytest.mark.parametrize(("name", "moment"), [("flink worker", "score"), ("flink task manager", "emit")])
+def test_what_is_killed_on_a_cluster_costs_no_sample(name, moment, standalone, fault_scene, tmp_path):
+    """One kill of each; benchmarks/faults.py kills more often, and at other moments."""
+    scene = fault_scene.Scene.make(tmp_path)
+    victim = next(one for one in fault_scene.victims_of_flink(standalone) if one.name == name)
+    outcome = scene.disturb(victim, moment, files=3)
+    assert outcome.died
+    assert (outcome.lost, outcome.doubled, outcome.same) == (0, 0, True)
+    assert outcome.again == 1
 
 
 def test_what_fails_on_a_cluster_is_told_here(settings, standalone, run_chaffinch, tmp_path):
