@@ -35,6 +35,17 @@ def set_up_filesystems(beam_options: Sequence[str]) -> None:
     FileSystems.set_options(PipelineOptions(list(beam_options)))
 
 
+class QuickOptions(PipelineOptions):
+    """Beam's options, each group of which is parsed once: for one job Beam asks for some of them a hundred times."""
+
+    def view_as(self, cls: type[Any]) -> Any:
+        """A group of options; all groups share their values, so that one that is kept sees what others change."""
+        views = self.__dict__.setdefault("_views", {})
+        if cls not in views:
+            views[cls] = super().view_as(cls)
+        return views[cls]
+
+
 @dataclass(frozen=True)
 class Engine:
     """Where Beam runs.
@@ -61,7 +72,7 @@ class Engine:
         words = re.sub("[^a-z]+", "-", label.lower())
         local = [f"--job_name=chaffinch-{words}-{uuid.uuid4().hex[:8]}", f"--direct_num_workers={threads}"]
         local += [f"--direct_running_mode={'multi_threading' if threads > 1 else 'in_memory'}"]
-        options = PipelineOptions([*local, *self.beam_options])
+        options = QuickOptions([*local, *self.beam_options])
         FileSystems.set_options(options)
         return options
 
