@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.window import GlobalWindows
 
@@ -252,7 +252,8 @@ def add_up(
     def build(pipeline: beam.Pipeline) -> object:
         listed = pipeline | "List" >> beam.Create(elements, reshuffle=False)
         # One thread has nobody to share elements with. Every step less spares each job some milliseconds.
-        alone = threads == 1 or (engine.is_local and engine.workers == 1)
+        asked_for = pipeline.options.view_as(DirectOptions).direct_num_workers
+        alone = threads == 1 or (engine.is_local and asked_for == 1)
         return (
             (listed if alone else listed | beam.Reshuffle())
             | label >> step
