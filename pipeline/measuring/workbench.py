@@ -60,6 +60,7 @@ class Workbench:
                 self.loading[one.name] = time.perf_counter() - began
         except BaseException:
             self.close()
+            free_memory()  # also of what was loaded in part
             raise
 
     def _load(self, name: str, scorer: Scorer, device: str) -> Any:
@@ -81,8 +82,10 @@ class Workbench:
 
     def close(self) -> None:
         """Lets the models go and gives the GPU back."""
+        networks = any(one.wanted.scorer.uses_device for one in self._loaded.values())
         self._loaded.clear()
-        free_memory()
+        if networks:  # others are gone by now; to look through all objects for cycles takes some tenths of a second
+            free_memory()
         if self._lease is not None:
             self._lease.release()
 
