@@ -11,17 +11,6 @@ import pytest
 from chaffinch.jobs.demo.pool import write_pool
 from chaffinch.jobs.main import main
 
-CONFIG = """\
-input: {pool}
-output: {output}
-filters:
-  words: {{column: captions.words, keep: top 60%, drop: bottom 20%}}
-  entropy: {{column: pictures.entropy, keep: top 60%, drop: bottom 20%}}
-keep: {{fraction: 0.4}}
-emit: {{samples_per_shard: 3, shuffle_seed: 5}}
-run: {{max_rejected: 1}}
-"""
-
 PROGRAM = [sys.executable, "-m", "chaffinch.jobs.main"]
 
 # What is there once a stage has begun, and what is not before it has ended.
@@ -40,10 +29,10 @@ def pool(tmp_path_factory):
     return folder
 
 
-def test_killed_and_run_again_is_as_if_nothing_had_happened(pool, tmp_path, digests):
+def test_killed_and_run_again_is_as_if_nothing_had_happened(pool, tmp_path, digests, fault_scene):
     output = tmp_path / "out"
     config = tmp_path / "config.yaml"
-    config.write_text(CONFIG.format(pool=pool, output=output))
+    config.write_text(fault_scene.CONFIG.format(pool=pool, output=output))
     command = ["run", str(config), "--quiet"]
     assert main(command) == 0
     expected = digests(output)
@@ -85,11 +74,11 @@ main(sys.argv[2:])
 
 
 @pytest.mark.parametrize("how", ["renamed", "in place"])
-def test_it_is_the_rename_that_makes_it_so(pool, tmp_path, digests, how):
+def test_it_is_the_rename_that_makes_it_so(pool, tmp_path, digests, fault_scene, how):
     """Killed in the middle of a table. Were files written in place, the next run would take half of one for a whole."""
     output = tmp_path / "out"
     config = tmp_path / "config.yaml"
-    config.write_text(CONFIG.format(pool=pool, output=output))
+    config.write_text(fault_scene.CONFIG.format(pool=pool, output=output))
     command = ["run", str(config), "--quiet"]
     assert main(command) == 0
     expected = digests(output)
