@@ -73,7 +73,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def emitted(folder: Path) -> collections.Counter[str]:
-    """How often each sample is in the shards, by the name of its caption file and what that holds."""
+    """How often each sample is in the shards, by what its json file holds."""
     found: collections.Counter[str] = collections.Counter()
     for shard in sorted((folder / "shards").glob("*.tar")):
         with tarfile.open(shard) as archive:

@@ -134,9 +134,8 @@ class _Watch(threading.Thread):
 
 def _rows_and_rejects(path: str) -> tuple[int, int]:
     """Reads both from a parquet footer alone."""
-    from chaffinch.pipeline.storage import (
-        parquet,  # brings Beam along, which takes a second that `kinds` need not wait for
-    )
+    # It brings Beam along, which takes a second that `kinds` need not wait for.
+    from chaffinch.pipeline.storage import parquet
 
     metadata = parquet.open_table(path).metadata
     names = metadata.schema.to_arrow_schema().names

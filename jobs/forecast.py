@@ -41,8 +41,7 @@ class Sampled:
     @property
     def shard_seconds(self) -> list[float]:
         """(t shards,) seconds that one worker takes for each shard."""
-        rate = self.spent.seconds / max(sum(self.sampled), 1)
-        return [size * rate for size in self.sizes]
+        return self._seconds_of(self.sizes)
 
     @property
     def crowding(self) -> float:
@@ -63,8 +62,12 @@ class Sampled:
     @property
     def _alone(self) -> float:
         """Seconds that the second of two workers has nothing left to do, while the first is at the last shard."""
+        return 2 * makespan(self._seconds_of(self.sampled), 2) - self.spent.seconds
+
+    def _seconds_of(self, sizes: Sequence[int]) -> list[float]:
+        """Seconds that one worker takes for shards of so many bytes each."""
         rate = self.spent.seconds / max(sum(self.sampled), 1)
-        return 2 * makespan([size * rate for size in self.sampled], 2) - self.spent.seconds
+        return [size * rate for size in sizes]
 
     @property
     def pool_seconds(self) -> float:
@@ -112,12 +115,12 @@ class Forecast:
     Attributes:
         sides: what was sampled; "input" and "reference".
         start_up: seconds that no sample is scored in, loading included.
-        start_up_of_more: seconds that it takes longer where there is more than one worker.
         place: where workers run.
         start_up_cpu: seconds of a core in the start-up.
         devices: scorers that run on the GPU.
         output: what emitting and deciding the sample wrote, "decisions" and "shards" -> bytes; empty where not known.
         kept: how many samples of the sample were kept.
+        start_up_of_more: seconds that the start-up takes longer where there is more than one worker.
     """
 
     sides: Mapping[str, Sampled]

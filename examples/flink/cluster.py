@@ -150,7 +150,7 @@ class Cluster:
         for name in ("conf", "logs", "tmp"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         names = ("job_server", "artifacts", "expansion", *(() if embedded else ("rpc", "rest")))
-        cluster = cls(folder, dict(zip(names, _free_ports(len(names)), strict=True)), {}, embedded)
+        cluster = cls(folder, dict(zip(names, free_ports(len(names)), strict=True)), {}, embedded)
         try:
             cluster._start(task_managers, slots)
         except BaseException:
@@ -270,7 +270,7 @@ class Cluster:
         return {}
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on just now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

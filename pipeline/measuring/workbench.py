@@ -48,8 +48,8 @@ class Workbench:
             LoadError: a scorer cannot be loaded.
             OSError: no GPU can be leased, because lock files cannot be written.
         """
-        uses_gpu = device == "cuda" and any(one.scorer.uses_device for one in wanted)
-        gpus = visible_gpus() if uses_gpu else []
+        self._networks = any(one.scorer.uses_device for one in wanted)
+        gpus = visible_gpus() if device == "cuda" and self._networks else []
         self._lease = lease(gpus) if gpus else None
         self._loaded: dict[str, LoadedScorer] = {}
         self.loading: dict[str, float] = {}
@@ -60,7 +60,6 @@ class Workbench:
                 self.loading[one.name] = time.perf_counter() - began
         except BaseException:
             self.close()
-            free_memory()  # also of what was loaded in part
             raise
 
     def _load(self, name: str, scorer: Scorer, device: str) -> Any:
@@ -82,9 +81,8 @@ class Workbench:
 
     def close(self) -> None:
         """Lets the models go and gives the GPU back."""
-        networks = any(one.wanted.scorer.uses_device for one in self._loaded.values())
         self._loaded.clear()
-        if networks:  # others are gone by now; to look through all objects for cycles takes some tenths of a second
+        if self._networks:  # others leave no cycles, and to look through all objects for some takes tenths of a second
             free_memory()
         if self._lease is not None:
             self._lease.release()

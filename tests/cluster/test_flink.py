@@ -78,7 +78,7 @@ def curate(path, running, *more):
 @pytest.fixture
 def worker_pool(tmp_path):
     """Starts a worker pool as docs/flink.md says; returns its address."""
-    (port,) = cluster._free_ports(1)
+    (port,) = cluster.free_ports(1)
     program = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
     worker = Path(sys.executable).with_name("chaffinch-worker")
     with (tmp_path / "worker-pool.log").open("wb") as log:
